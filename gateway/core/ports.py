@@ -1,0 +1,41 @@
+"""What rooms offer each other: protocols that others implement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from gateway.core.batch import Batch
+from gateway.core.command import Command, CommandResult
+
+
+class Receipt(Protocol):
+    """The promise that goes with an accepted batch."""
+
+    def is_committed(self) -> bool:
+        """Whether it is on disk."""
+        ...
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Call back once it is on disk; at once if it is."""
+        ...
+
+
+class Sink(Protocol):
+    """Where drivers put what they read. Called from the event loop, never blocks."""
+
+    def put(self, batch: Batch) -> Receipt:
+        """Number, show, journal and send a batch."""
+        ...
+
+    def is_blocked(self) -> bool:
+        """Whether storage pushes back: readers pause until it no longer does; nothing else may be put."""
+        ...
+
+
+class CommandTarget(Protocol):
+    """A driver that can be told to write."""
+
+    async def execute(self, command: Command) -> CommandResult:
+        """Carry out one command; the result is final. Never raises for a device's refusal."""
+        ...
