@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Protocol, TypeAlias, TypeVar
 
 Address: TypeAlias = tuple[str, int]
-EventT_co = TypeVar("EventT_co", covariant=True)
+EventT = TypeVar("EventT")
 
 
-class Session(Protocol[EventT_co]):
+class Session(Protocol[EventT]):
     """Bytes and time in, events and bytes out; no I/O, no clock of its own.
 
     Raises `RemoteProtocolError` from `receive` when the peer broke the protocol beyond repair (the owner
     drops the link) and `LocalProtocolError` from its own verbs when the caller did.
     """
 
-    def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[EventT_co]:
+    def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[EventT]:
         """Bytes came in: what they mean, in order."""
         ...
 
@@ -23,11 +23,11 @@ class Session(Protocol[EventT_co]):
         """What must go out now, each item once, one item per datagram."""
         ...
 
-    def sent(self, now_ns: int) -> list[EventT_co]:
+    def sent(self, now_ns: int) -> list[EventT]:
         """The wire has drained everything given out so far."""
         ...
 
-    def lost(self, now_ns: int) -> list[EventT_co]:
+    def lost(self, now_ns: int) -> list[EventT]:
         """The link is gone."""
         ...
 
@@ -35,6 +35,6 @@ class Session(Protocol[EventT_co]):
         """Monotonic time at which `on_deadline` wants to be called; None for never."""
         ...
 
-    def on_deadline(self, now_ns: int) -> list[EventT_co]:
+    def on_deadline(self, now_ns: int) -> list[EventT]:
         """That time has come."""
         ...
