@@ -1,0 +1,167 @@
+"""A link that is kept open: connect, pump, lose, wait, connect again."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import errno
+import logging
+import random
+import ssl
+from typing import Final
+
+from gateway.aio.pump import Owner, Pump, Traffic
+from gateway.core.clock import Clock
+
+_log = logging.getLogger("gateway.link")
+
+_STABLE_NS: Final = 5_000_000_000  # a connection that lived this long starts the backoff anew
+_CLOSE_TIMEOUT_S: Final = 1.0
+
+
+class LinkState(enum.Enum):
+    """What a link is doing."""
+
+    DOWN = "down"
+    CONNECTING = "connecting"
+    UP = "up"
+
+
+class Backoff:
+    """Growing waits with full jitter in their upper half, capped. Seconds."""
+
+    def __init__(self, *, first_s: float, limit_s: float, rng: random.Random | None = None) -> None:
+        self._first_s = first_s
+        self._limit_s = limit_s
+        self._rng = rng or random.Random()  # noqa: S311 - spreads reconnects, guards nothing
+        self._next_s = first_s
+
+    def reset(self) -> None:
+        """The last attempt was a success."""
+        self._next_s = self._first_s
+
+    def wait_s(self) -> float:
+        """How long to wait before the next attempt."""
+        wait = self._next_s
+        self._next_s = min(self._limit_s, self._next_s * 2)
+        return wait * self._rng.uniform(0.5, 1.0)
+
+
+class TcpEndpoint:
+    """Keeps one TCP (or TLS) link to `host:port` for one owner. Logs once when lost, once when back."""
+
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        *,
+        clock: Clock,
+        tls: ssl.SSLContext | None = None,
+        connect_timeout_s: float = 5.0,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self.name: Final = name
+        self.address: Final = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.traffic: Final = Traffic()
+        self.state = LinkState.DOWN
+        self.last_error = ""
+        self._host = host
+        self._port = port
+        self._tls = tls
+        self._clock = clock
+        self._connect_timeout_s = connect_timeout_s
+        self._backoff = backoff or Backoff(first_s=0.25, limit_s=30.0)
+        self._pump: Pump | None = None
+        self._was_down = False  # whether the loss was logged already
+
+    def wake(self) -> None:
+        """The session has something to send."""
+        if self._pump is not None:
+            self._pump.wake()
+
+    def drop(self, reason: str) -> None:
+        """Close the current connection; a new one is made after the backoff."""
+        if self._pump is not None:
+            self._pump.drop(reason)
+
+    async def keep(self, owner: Owner) -> None:
+        """Connect and pump until cancelled; on cancellation what the session queued is still sent."""
+        try:
+            while True:
+                opened_ns = await self._connect_and_pump(owner)
+                if opened_ns is not None and self._clock.monotonic_ns() - opened_ns > _STABLE_NS:
+                    self._backoff.reset()
+                await asyncio.sleep(self._backoff.wait_s())
+        finally:
+            if self._pump is not None:
+                await self._pump.close("stopping", timeout_s=_CLOSE_TIMEOUT_S)
+            self._pump = None
+            self.state = LinkState.DOWN
+
+    async def _connect_and_pump(self, owner: Owner) -> int | None:
+        loop = asyncio.get_running_loop()
+        self.state = LinkState.CONNECTING
+        pump = Pump(owner, clock=self._clock, loop=loop, traffic=self.traffic)
+
+        def adopt() -> Pump:
+            self._pump = pump
+            return pump
+
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                await loop.create_connection(
+                    adopt,
+                    self._host,
+                    self._port,
+                    ssl=self._tls,
+                    server_hostname=self._host if self._tls else None,
+                )
+        except TimeoutError:
+            self._note_down(f"no connection within {self._connect_timeout_s:g} s")
+            return None
+        except (OSError, ssl.SSLError) as error:
+            self._note_down(explain(error))
+            return None
+        self.state = LinkState.UP
+        if self._was_down:
+            _log.info("link is back", extra={"link": self.name, "address": self.address})
+        else:
+            _log.info("link is up", extra={"link": self.name, "address": self.address})
+        self._was_down = False
+        opened_ns = self._clock.monotonic_ns()
+        reason = await asyncio.shield(pump.lost)
+        self._pump = None
+        self._note_down(reason)
+        return opened_ns
+
+    def _note_down(self, reason: str) -> None:
+        self._pump = None
+        self.state = LinkState.DOWN
+        self.last_error = reason
+        if not self._was_down:
+            self._was_down = True
+            _log.warning(
+                "link is down, trying again until it is back",
+                extra={"link": self.name, "address": self.address, "reason": reason},
+            )
+
+
+_PLAIN_WORDS: Final[dict[int, str]] = {
+    errno.ECONNREFUSED: "connection refused: nothing listens there",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ECONNRESET: "connection reset by peer",
+    errno.EPIPE: "connection closed by peer",
+}
+
+
+def explain(error: BaseException) -> str:
+    """An operating system error in one line for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, OSError) and error.errno in _PLAIN_WORDS:
+        return _PLAIN_WORDS[error.errno]
+    return str(error) or type(error).__name__
