@@ -30,6 +30,10 @@ class Owner(Protocol):
         """What came in, in order. May ask the session for more; what it queued goes out right after."""
         ...
 
+    def link_closing(self) -> None:
+        """We are about to close the link: the last chance to queue a farewell."""
+        ...
+
     def link_down(self, reason: str) -> None:
         """The link is gone; the events of `session.lost` were delivered before."""
         ...
@@ -83,6 +87,9 @@ class Pump(asyncio.Protocol):
 
     async def close(self, reason: str, *, timeout_s: float) -> None:
         """Send what the session still queued, then close; abort when the peer takes it too slowly."""
+        if self._transport is None:
+            return
+        self._owner.link_closing()
         self._flush()
         self._reason = self._reason or reason
         if self._transport is not None:

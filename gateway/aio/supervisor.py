@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Self
 
 from gateway.aio.endpoint import Backoff
 from gateway.core.errors import InvariantError
@@ -27,16 +27,16 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.crashes: Final[dict[str, int]] = {}
 
-    async def __aenter__(self) -> Supervisor:
+    async def __aenter__(self) -> Self:
         await self._group.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> bool | None:
+    ) -> None:
         for task in self._tasks.values():
             task.cancel()
-        return await self._group.__aexit__(kind, error, trace)  # type: ignore[arg-type]  # traceback
+        await self._group.__aexit__(kind, error, trace)  # type: ignore[arg-type]  # traceback
 
     def spawn(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Keep `run` running under `name` until stopped; a normal return ends it."""
@@ -70,9 +70,8 @@ class Supervisor:
             except Exception:  # noqa: BLE001 - the crash of one must not be the crash of all; it is logged whole
                 self.crashes[name] = self.crashes.get(name, 0) + 1
                 wait_s = backoff.wait_s()
-                _log.exception(
-                    "task crashed, starting it again", extra={"task": name, "wait_s": round(wait_s, 1)}
-                )
+                facts = {"task": name, "wait_s": round(wait_s, 1)}
+                _log.exception("task crashed, starting it again", extra=facts)
                 await asyncio.sleep(wait_s)
             else:
                 return
