@@ -1,0 +1,206 @@
+"""Where every batch passes: image, report by exception, sequence, journal and live windows together."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import msgspec
+
+from gateway.core.batch import Batch
+from gateway.core.clock import Clock
+from gateway.core.point import Layout, Priority
+from gateway.core.ports import Receipt
+from gateway.flow.image import Image
+from gateway.flow.outbox import Outbox
+from gateway.flow.report import Reporter, ReportPolicy
+
+_NEVER_NS: Final = 1 << 63
+
+
+class Journal(Protocol):
+    """The part of the journal that the hub writes to."""
+
+    def append(self, batch: Batch, *, lane: Priority, stream: str) -> Receipt:
+        """Take a numbered batch; it is committed with the next group."""
+        ...
+
+    def is_blocked(self) -> bool:
+        """Whether nothing more may be appended for now."""
+        ...
+
+
+class Stream(msgspec.Struct, frozen=True):
+    """Points reported under one policy into one lane; a publish rule has one stream in each lane."""
+
+    name: str
+    policy: ReportPolicy
+    lane: Priority
+    columns: Mapping[Layout, tuple[int, ...]]  # what of each layout is in it
+
+
+class _Feed:
+    """One layout of one stream."""
+
+    __slots__ = ("lane", "name", "outboxes", "reporter", "scheduled_ns")
+
+    def __init__(self, stream: Stream, reporter: Reporter, outboxes: Sequence[Outbox]) -> None:
+        self.name = stream.name
+        self.lane = stream.lane
+        self.reporter = reporter
+        self.outboxes = tuple(outboxes)
+        self.scheduled_ns = _NEVER_NS
+
+
+class _NothingToStore:
+    """The receipt of a batch of which nothing was worth a report."""
+
+    def is_committed(self) -> bool:
+        return True
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        callback()
+
+
+class _All:
+    """Committed when each of several receipts is."""
+
+    def __init__(self, receipts: list[Receipt]) -> None:
+        self._receipts = receipts
+
+    def is_committed(self) -> bool:
+        return all(receipt.is_committed() for receipt in self._receipts)
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        waiting = len(self._receipts)
+
+        def count_down() -> None:
+            nonlocal waiting
+            waiting -= 1
+            if not waiting:
+                callback()
+
+        for receipt in self._receipts:
+            receipt.on_commit(count_down)
+
+
+_NOTHING: Final = _NothingToStore()
+
+
+class Counters:
+    """What passed since start."""
+
+    __slots__ = ("batches", "records", "values", "values_reported")
+
+    def __init__(self) -> None:
+        self.batches = 0  # put by drivers
+        self.values = 0
+        self.records = 0  # journaled and offered to uplinks
+        self.values_reported = 0
+
+
+class Hub:
+    """The bus of the gateway is this function call. Implements `Sink`.
+
+    One sequencer numbers batches before they fork to the live windows and the journal. Numbers are
+    never reused within an epoch, and the epoch is on disk before the first of them.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        journal: Journal,
+        epoch: int,
+        image: Image,
+        set_alarm: Callable[[int | None], None],
+    ) -> None:
+        """`set_alarm(deadline_ns)` asks to call `on_deadline` at that monotonic time."""
+        self._clock = clock
+        self._journal = journal
+        self._epoch: Final = epoch
+        self._seq = 0
+        self._set_alarm = set_alarm
+        self._feeds: dict[Layout, tuple[_Feed, ...]] = {}
+        self._heap: list[tuple[int, int, _Feed]] = []
+        self._pushes = 0
+        self.image = image
+        self.counters: Final = Counters()
+
+    def connect(self, streams: Iterable[tuple[Stream, Sequence[Outbox]]], image: Image) -> None:
+        """Set what goes where; replaces what was set before. The sequence goes on."""
+        feeds: dict[Layout, list[_Feed]] = {}
+        for stream, outboxes in streams:
+            for layout, columns in stream.columns.items():
+                reporter = Reporter(layout, policy=stream.policy, columns=columns)
+                feeds.setdefault(layout, []).append(_Feed(stream, reporter, outboxes))
+        self._feeds = {layout: tuple(found) for layout, found in feeds.items()}
+        self._heap = []
+        image.adopt(self.image)
+        self.image = image
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """(epoch, seq) given out last."""
+        return (self._epoch, self._seq)
+
+    # Sink
+
+    def put(self, batch: Batch) -> Receipt:
+        """Number, show, journal and send a batch."""
+        self.image.update(batch)
+        counters = self.counters
+        counters.batches += 1
+        counters.values += len(batch.values)
+        receipts: list[Receipt] = []
+        now_ns = self._clock.monotonic_ns()
+        for feed in self._feeds.get(batch.layout, ()):
+            out = feed.reporter.offer(batch, now_ns)
+            if out is not None:
+                receipts.append(self._emit(feed, out))
+            if feed.reporter.deadline_ns < feed.scheduled_ns:
+                self._schedule(feed)
+        if len(receipts) == 1:
+            return receipts[0]
+        return _All(receipts) if receipts else _NOTHING
+
+    def is_blocked(self) -> bool:
+        """Whether the journal pushes back."""
+        return self._journal.is_blocked()
+
+    # Timers
+
+    def on_deadline(self, now_ns: int) -> None:
+        """Heartbeats and held back changes whose time has come."""
+        heap = self._heap
+        while heap and heap[0][0] <= now_ns:
+            _due_ns, _order, feed = heapq.heappop(heap)
+            feed.scheduled_ns = _NEVER_NS
+            if not self._journal.is_blocked():
+                out = feed.reporter.due(now_ns)
+                if out is not None:
+                    self._emit(feed, out)
+                if feed.reporter.deadline_ns != _NEVER_NS:
+                    self._schedule(feed, not_before_ns=now_ns + 1)
+            else:
+                self._schedule(feed, not_before_ns=now_ns + 1_000_000_000)
+        self._set_alarm(heap[0][0] if heap else None)
+
+    def _schedule(self, feed: _Feed, *, not_before_ns: int = 0) -> None:
+        feed.scheduled_ns = max(feed.reporter.deadline_ns, not_before_ns)
+        self._pushes += 1
+        heapq.heappush(self._heap, (feed.scheduled_ns, self._pushes, feed))
+        if self._heap[0][2] is feed:
+            self._set_alarm(feed.scheduled_ns)
+
+    def _emit(self, feed: _Feed, batch: Batch) -> Receipt:
+        self._seq += 1
+        batch.epoch = self._epoch
+        batch.seq = self._seq
+        receipt = self._journal.append(batch, lane=feed.lane, stream=feed.name)
+        self.counters.records += 1
+        self.counters.values_reported += len(batch.values)
+        for outbox in feed.outboxes:
+            outbox.offer(batch, feed.name)
+        return receipt
