@@ -145,7 +145,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return "pending tasks:\n" + "\n".join(lines or ["  none"])
 
     def run_in_executor(
-        self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
         future = super().run_in_executor(executor, func, *args)
         self.jobs_in_threads += 1
