@@ -1,0 +1,225 @@
+"""Client side of Modbus TCP: requests out, matched answers in, nothing ever matched by guess.
+
+MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.1.2 (building requests) and §4.4.1.3 (confirmations).
+Stricter than the guide in one point: the unit identifier of an answer must be the request's also where it is
+0xFF, because §3.1.3 has the server copy it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from drivers.modbus.wire import mbap
+from drivers.modbus.wire.pdu import EXCEPTION_FLAG, response_head
+from gateway.core.errors import LocalProtocolError, RemoteProtocolError
+from gateway.core.session import Address
+
+IN_FLIGHT_MAX: Final = 16  # NumberMaxOfClientTransaction, §4.4.1.2: "from 1 to 16"
+QUARANTINE_MAX: Final = 4096  # identifiers of failed requests kept out of use on one connection
+_TRANSACTION_COUNT: Final = 0x10000
+_SHOWN_BYTES_MAX: Final = 16  # bytes of a wrong answer that an event repeats
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
+    """A good answer. `data`: what follows function and byte count of a read; empty for a write."""
+
+    token: object
+    data: bytes
+    received_ns: int
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """The device answered with an exception; `pdu.meaning(code)` says it in words."""
+
+    token: object
+    code: int
+    received_ns: int
+
+
+class Mismatched(msgspec.Struct, frozen=True, gc=False):
+    """The answer has the request's transaction identifier, and a wrong unit, function, length or echo."""
+
+    token: object
+    found: str
+    expected: str
+    received_ns: int
+
+
+class TimedOut(msgspec.Struct, frozen=True, gc=False):
+    """No answer in time. What was not handed out by then never will be."""
+
+    token: object
+    was_sent: bool
+
+
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """The link went away under the request."""
+
+    token: object
+    was_sent: bool
+
+
+Event: TypeAlias = Answer | Refused | Mismatched | TimedOut | Lost
+
+
+class Counters(msgspec.Struct):
+    """Counts since the session was made, over all its connections."""
+
+    requests: int = 0
+    answers: int = 0  # good ones
+    timeouts: int = 0
+    late: int = 0  # answers to no pending transaction: too late, doubled or never asked for; dropped
+    mismatched: int = 0
+    garbage: int = 0  # connections on which the peer did not speak Modbus TCP
+    exceptions: dict[int, int] = {}  # by code; msgspec copies the default
+
+
+class _Pending(NamedTuple):
+    token: object
+    deadline_ns: int
+    unit: int
+    head: bytes  # what the answer begins with
+    size: int  # bytes of the answer's PDU
+
+
+class ClientSession:
+    """One connection after another to one host; any number of units behind it.
+
+    Transaction identifiers count up and go on counting over reconnects. One whose request failed is in quarantine
+    until the connection ends, so that a late answer can never meet a later request.
+    """
+
+    def __init__(self, *, max_in_flight: int = 1, first_transaction: int = 1) -> None:
+        if not 1 <= max_in_flight <= IN_FLIGHT_MAX:
+            raise LocalProtocolError(f"max_in_flight: found {max_in_flight}, expected 1..{IN_FLIGHT_MAX}")
+        self.counters: Final = Counters()
+        self._max_in_flight: Final = max_in_flight
+        self._transaction = first_transaction % _TRANSACTION_COUNT
+        self._framer = mbap.Framer()
+        self._pending: dict[int, _Pending] = {}  # at most `max_in_flight`, in the order of the requests
+        self._quarantine: dict[int, None] = {}  # at most QUARANTINE_MAX, oldest first
+        self._out: list[bytes] = []  # at most `max_in_flight` frames
+        self._withheld: list[Event] = []  # at most `max_in_flight`, see `receive`
+
+    def capacity(self) -> int:
+        """How many more requests may be made now."""
+        return self._max_in_flight - len(self._pending)
+
+    def request(self, unit: int, pdu: bytes, *, token: object, timeout_ns: int, now_ns: int) -> None:
+        """Send a request built by `wire.pdu`; exactly one event with this token follows.
+
+        The time runs from now. Raises `LocalProtocolError` when there is no capacity, the unit is not 0..255 or
+        the PDU is none of ours.
+        """
+        if len(self._pending) >= self._max_in_flight:
+            raise LocalProtocolError(f"request: {self._max_in_flight} are in flight already; ask capacity() first")
+        if not 0 <= unit <= 0xFF:
+            raise LocalProtocolError(f"unit: found {unit}, expected 0..255")
+        head, size = response_head(pdu)
+        transaction = self._transaction
+        while transaction in self._quarantine or transaction in self._pending:
+            transaction = (transaction + 1) % _TRANSACTION_COUNT
+        self._transaction = (transaction + 1) % _TRANSACTION_COUNT
+        self._pending[transaction] = _Pending(token, now_ns + timeout_ns, unit, head, size)
+        self._out.append(mbap.encode(transaction, unit, pdu))
+        self.counters.requests += 1
+
+    def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Event]:  # noqa: ARG002
+        """Match answers to requests. `source` is not used: the connection says who answers.
+
+        Raises `RemoteProtocolError` when the stream is not Modbus TCP: drop the link and call `lost`, which first
+        hands out the events of good answers that stood in front of the garbage.
+        """
+        frames: list[mbap.Frame] = []
+        try:
+            self._framer.feed(data, frames)
+        except RemoteProtocolError:
+            self.counters.garbage += 1
+            self._withheld += self._match(frames, now_ns)
+            raise
+        return self._match(frames, now_ns)
+
+    def to_send(self, now_ns: int) -> list[bytes]:  # noqa: ARG002
+        """Frames to send now, oldest first."""
+        out = self._out
+        if out:
+            self._out = []
+        return out
+
+    def sent(self, now_ns: int) -> list[Event]:  # noqa: ARG002
+        """Nothing depends on it."""
+        return []
+
+    def lost(self, now_ns: int) -> list[Event]:  # noqa: ARG002
+        """Fail everything under way, and be ready for a new connection."""
+        unsent = self._unsent()
+        events, self._withheld = self._withheld, []
+        events += [Lost(request.token, number not in unsent) for number, request in self._pending.items()]
+        self._pending.clear()
+        self._quarantine.clear()
+        self._out = []
+        self._framer = mbap.Framer()
+        return events
+
+    def deadline_ns(self) -> int | None:
+        """When the next request times out."""
+        return min((request.deadline_ns for request in self._pending.values()), default=None)
+
+    def on_deadline(self, now_ns: int) -> list[Event]:
+        """Time out what is due. Late answers are dropped and counted from now on."""
+        due = [number for number, request in self._pending.items() if request.deadline_ns <= now_ns]
+        if not due:
+            return []
+        unsent = self._unsent()
+        events: list[Event] = []
+        for number in due:
+            events.append(TimedOut(self._pending.pop(number).token, number not in unsent))
+            self._forget(number)
+        self.counters.timeouts += len(due)
+        if unsent:
+            self._out = [frame for frame in self._out if _transaction_of(frame) not in due]
+        return events
+
+    def _match(self, frames: list[mbap.Frame], now_ns: int) -> list[Event]:
+        events: list[Event] = []
+        counters = self.counters
+        for number, unit, pdu in frames:
+            request = self._pending.pop(number, None)
+            if request is None:
+                counters.late += 1
+                continue
+            token, _, expected_unit, head, size = request
+            if unit == expected_unit:
+                if len(pdu) == size and pdu.startswith(head):
+                    counters.answers += 1
+                    events.append(Answer(token, pdu[len(head) :], now_ns))
+                    continue
+                if len(pdu) == 2 and pdu[0] == head[0] | EXCEPTION_FLAG:
+                    code = pdu[1]
+                    counters.exceptions[code] = counters.exceptions.get(code, 0) + 1
+                    events.append(Refused(token, code, now_ns))
+                    continue
+            counters.mismatched += 1
+            self._forget(number)
+            expected = f"unit {expected_unit}, {size} bytes beginning with {_shown(head)}"
+            events.append(Mismatched(token, f"unit {unit}, {len(pdu)} bytes {_shown(pdu)}", expected, now_ns))
+        return events
+
+    def _forget(self, number: int) -> None:
+        self._quarantine[number] = None
+        if len(self._quarantine) > QUARANTINE_MAX:
+            # The oldest may be used again: in 61,000 requests at the earliest, for numbers count up.
+            del self._quarantine[next(iter(self._quarantine))]
+
+    def _unsent(self) -> set[int]:
+        return {_transaction_of(frame) for frame in self._out}
+
+
+def _transaction_of(frame: bytes) -> int:
+    return frame[0] << 8 | frame[1]
+
+
+def _shown(data: bytes) -> str:
+    return data[:_SHOWN_BYTES_MAX].hex(" ") + ("…" if len(data) > _SHOWN_BYTES_MAX else "")
