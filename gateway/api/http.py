@@ -1,0 +1,314 @@
+"""The loopback HTTP service of a running gateway: `/healthz`, `/metrics`, `/v1/points`, `/v1/status`.
+
+h11 parses; this shell moves bytes, keeps time and enforces limits. It reads and changes nothing. It makes no
+tasks: every request is answered in the callback that completed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+import msgspec
+
+from gateway.api.metrics import Exposition
+from gateway.api.source import StatusSource
+
+_log = logging.getLogger("gateway.api")
+
+CONNECTIONS_MAX: Final = 16
+HEADER_BYTES_MAX: Final = 8192  # request line and header fields together
+HEADER_TIMEOUT_S: Final = 5.0  # from a request's first byte to the end of its header, however it trickles
+IDLE_TIMEOUT_S: Final = 30.0  # between requests, and for a peer that does not take its answer
+WRITE_HIGH_BYTES: Final = 256 * 1024  # above it no further request of this connection is answered
+_METHODS: Final = frozenset({b"GET", b"HEAD"})
+_JSON: Final = "application/json"
+
+
+class Response(msgspec.Struct, frozen=True):
+    """Status code, body and content type."""
+
+    code: int
+    body: bytes
+    content_type: str = _JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The body of every answer that is not 200: what was wrong and what to do."""
+
+    error: str
+
+
+def refusal(code: int, error: str, *headers: tuple[str, str]) -> Response:
+    """An answer that says no."""
+    return Response(code, msgspec.json.encode(Refusal(error)), headers=headers)
+
+
+class Routes:
+    """Path → answer, from one source."""
+
+    def __init__(self, source: StatusSource) -> None:
+        self._source: Final = source
+        self._exposition: Final = Exposition(source)
+        self._paths: Final = {
+            "/healthz": self._health,
+            "/metrics": self._metrics,
+            "/v1/points": self._points,
+            "/v1/status": self._status,
+        }
+
+    def answer(self, method: bytes, target: bytes, accept: str) -> Response:
+        """The answer to one request; never raises."""
+        if method not in _METHODS:
+            return refusal(
+                405, f"{method.decode('ascii')} is not served here, expected GET", ("Allow", "GET, HEAD")
+            )
+        try:
+            url = urlsplit(target.decode("ascii"))
+        except ValueError:
+            return refusal(400, "the request target is not a path")
+        handler = self._paths.get(url.path)
+        if handler is None:
+            return refusal(404, f"nothing at {url.path}; there are {', '.join(self._paths)}")
+        try:
+            return handler(url.query, accept)
+        except Exception:  # noqa: BLE001 - a fault of one page must not stop the gateway; it is logged
+            _log.exception("cannot answer a request", extra={"path": url.path})
+            return refusal(500, f"{url.path} failed; the log of the gateway has the details")
+
+    def _health(self, _query: str, _accept: str) -> Response:
+        health = self._source.health()
+        return Response(200 if health.ok else 503, msgspec.json.encode(health))
+
+    def _metrics(self, _query: str, accept: str) -> Response:
+        body, content_type = self._exposition.write(accept)
+        return Response(200, body, content_type)
+
+    def _points(self, query: str, _accept: str) -> Response:
+        fields = parse_qs(query, keep_blank_values=True)
+        unknown = sorted(set(fields) - {"since"})
+        if unknown:
+            return refusal(400, f"unknown parameter {unknown[0]!r}, expected since")
+        text = fields.get("since", ["0"])[-1]
+        if not text.isascii() or not text.isdigit() or len(text) > 19:
+            return refusal(
+                400, f"since: found {text!r}, expected the counter of an earlier answer, a whole number"
+            )
+        return Response(200, msgspec.json.encode(self._source.points(int(text))))
+
+    def _status(self, _query: str, _accept: str) -> Response:
+        return Response(200, msgspec.json.encode(self._source.status()))
+
+
+class HttpServer:
+    """Listens on one address. `start` binds, `close` ends every connection."""
+
+    def __init__(self, source: StatusSource, *, host: str, port: int) -> None:
+        self._routes: Final = Routes(source)
+        self._host: Final = host
+        self._port: Final = port
+        self._server: asyncio.Server | None = None
+        self._connections: Final[set[_Connection]] = set()
+        self.refused_total = 0  # connections above the limit
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens; the port is the one the kernel gave when 0 was asked for."""
+        if self._server is None:
+            raise RuntimeError("the HTTP service is not started")
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return host, port
+
+    async def start(self) -> None:
+        """Bind and listen; raises OSError when the address is taken."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(self._accept, self._host, self._port, backlog=CONNECTIONS_MAX)
+        _log.info("HTTP service listens", extra={"address": "{}:{}".format(*self.address)})
+
+    async def close(self) -> None:
+        """Stop listening and cut what is open; answers already written are still sent."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in tuple(self._connections):
+            connection.close()
+        await self._server.wait_closed()
+        self._server = None
+
+    def _accept(self) -> _Connection:
+        is_full = len(self._connections) >= CONNECTIONS_MAX
+        self.refused_total += is_full
+        return _Connection(
+            self._routes, self._connections, is_full=is_full, is_loopback=_is_loopback(self._host)
+        )
+
+
+class _Connection(asyncio.Protocol):
+    """One client: bytes → requests → answers, in order, one at a time."""
+
+    def __init__(
+        self, routes: Routes, connections: set[_Connection], *, is_full: bool, is_loopback: bool
+    ) -> None:
+        self._routes = routes
+        self._connections = connections
+        self._is_full = is_full
+        self._is_loopback = is_loopback
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES_MAX)
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_in_header = False
+        self._is_paused = False
+        self._request: h11.Request | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's transports only duck-type
+        assert self._transport is not None
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._connections.add(self)
+        self._arm(IDLE_TIMEOUT_S)
+        if self._is_full:
+            self._connections.discard(self)  # it is on its way out and must not hold a place
+            self._give_up(
+                refusal(503, f"{CONNECTIONS_MAX} connections are open, try again", ("Retry-After", "1"))
+            )
+
+    def data_received(self, data: bytes) -> None:
+        if self._transport is None or self._http.our_state is h11.MUST_CLOSE:
+            return
+        if not self._is_in_header and self._http.their_state is h11.IDLE:
+            self._is_in_header = True
+            self._arm(HEADER_TIMEOUT_S)
+        self._http.receive_data(data)
+        self._work()
+
+    def eof_received(self) -> bool:
+        self._http.receive_data(b"")
+        self._work()
+        return False
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+            self._arm(IDLE_TIMEOUT_S)
+            self._work()
+
+    def connection_lost(self, _exc: Exception | None) -> None:
+        self._transport = None
+        self._connections.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # Inside
+
+    def close(self) -> None:
+        """Close after what is written has gone out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _work(self) -> None:
+        while self._transport is not None and not self._is_paused:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                self._give_up(refusal(error.error_status_hint, str(error)))
+                return
+            if event is h11.NEED_DATA or event is h11.PAUSED:
+                return
+            if isinstance(event, h11.Request):
+                self._request = event
+            elif isinstance(event, h11.Data):
+                self._give_up(refusal(413, "requests with a body are not served here"))
+                return
+            elif isinstance(event, h11.EndOfMessage):
+                self._reply()
+            elif isinstance(event, h11.ConnectionClosed):
+                self.close()
+                return
+
+    def _reply(self) -> None:
+        request, self._request = self._request, None
+        assert request is not None
+        fields = {name: value.decode("latin-1") for name, value in request.headers}
+        host = fields.get(b"host", "")
+        if self._is_loopback and host and not _is_local_name(host):
+            # A web page whose name was rebound to 127.0.0.1 must not read the plant through a browser.
+            response = refusal(421, f"host {host!r} is not this service, expected localhost or an IP address")
+        else:
+            response = self._routes.answer(request.method, request.target, fields.get(b"accept", ""))
+        self._send(response, is_head=request.method == b"HEAD")
+        if self._http.our_state is h11.MUST_CLOSE:
+            self.close()
+            return
+        self._http.start_next_cycle()
+        # What follows in the buffer is the next request's beginning: its time runs from here.
+        self._is_in_header = bool(self._http.trailing_data[0])
+        self._arm(HEADER_TIMEOUT_S if self._is_in_header else IDLE_TIMEOUT_S)
+
+    def _send(self, response: Response, *, is_head: bool = False, is_last: bool = False) -> None:
+        headers = [
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("Cache-Control", "no-store"),
+            *response.headers,
+        ]
+        if is_last:
+            headers.append(("Connection", "close"))
+        parts = [
+            self._http.send(h11.Response(status_code=response.code, headers=headers)),
+            b"" if is_head else self._http.send(h11.Data(data=response.body)),
+            self._http.send(h11.EndOfMessage()),
+        ]
+        if self._transport is not None:
+            self._transport.write(b"".join(part for part in parts if part))
+
+    def _give_up(self, response: Response) -> None:
+        """Say why, and close: what follows on this connection cannot be trusted."""
+        if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
+            self._send(response, is_last=True)
+        self.close()
+
+    def _arm(self, timeout_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._on_timeout)
+
+    def _on_timeout(self) -> None:
+        if self._transport is None:
+            return
+        if self._is_in_header and not self._is_paused:
+            self._give_up(refusal(408, f"the request was not complete within {HEADER_TIMEOUT_S:g} s"))
+        else:
+            self._transport.abort()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_local_name(host: str) -> bool:
+    """Whether a Host field names this machine: localhost, or any IP address (which cannot be rebound)."""
+    name = host.rsplit(":", 1)[0] if not host.endswith("]") and host.count(":") != 0 else host
+    name = name.removeprefix("[").removesuffix("]")
+    if name.lower() == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
