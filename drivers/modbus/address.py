@@ -64,8 +64,9 @@ def _from_protocol(at: object, prefix: str, offset_text: str) -> Address:
     table = PREFIXES.get(prefix)
     if table is None:
         raise ValueError(f"found {_shown(at)}, expected one of {', '.join(PREFIXES)} in front of the colon")
-    # A number this long is out of range whatever it is; converting it could cost the parser seconds.
-    offset = int(offset_text, 0 if offset_text.startswith("0x") else 10) if len(offset_text) < 20 else ADDRESS_COUNT
+    base = 16 if offset_text.startswith("0x") else 10
+    # A number this long is out of range whatever it is, and Python refuses to convert very long ones.
+    offset = int(offset_text, base) if len(offset_text) < _TEXT_MAX else ADDRESS_COUNT
     if offset >= ADDRESS_COUNT:
         raise ValueError(f"found {_shown(at)}, expected {prefix}:0 to {prefix}:{ADDRESS_COUNT - 1}")
     return Address(table, offset)

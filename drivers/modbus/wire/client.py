@@ -1,6 +1,6 @@
 """Client side of Modbus TCP: requests out, matched answers in, nothing ever matched by guess.
 
-MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.1.2 (building requests) and §4.4.1.3 (confirmations).
+MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.1.2 (building requests), §4.4.1.3 (confirmations).
 Stricter than the guide in one point: the unit identifier of an answer must be the request's also where it is
 0xFF, because §3.1.3 has the server copy it.
 """
@@ -87,8 +87,8 @@ class _Pending(NamedTuple):
 class ClientSession:
     """One connection after another to one host; any number of units behind it.
 
-    Transaction identifiers count up and go on counting over reconnects. One whose request failed is in quarantine
-    until the connection ends, so that a late answer can never meet a later request.
+    Transaction identifiers count up and go on counting over reconnects. One whose request failed is in
+    quarantine until the connection ends, so that a late answer can never meet a later request.
     """
 
     def __init__(self, *, max_in_flight: int = 1, first_transaction: int = 1) -> None:
@@ -110,11 +110,11 @@ class ClientSession:
     def request(self, unit: int, pdu: bytes, *, token: object, timeout_ns: int, now_ns: int) -> None:
         """Send a request built by `wire.pdu`; exactly one event with this token follows.
 
-        The time runs from now. Raises `LocalProtocolError` when there is no capacity, the unit is not 0..255 or
-        the PDU is none of ours.
+        The time runs from now. Raises `LocalProtocolError` when there is no capacity, the unit is not 0..255
+        or the PDU is none of ours.
         """
         if len(self._pending) >= self._max_in_flight:
-            raise LocalProtocolError(f"request: {self._max_in_flight} are in flight already; ask capacity() first")
+            raise LocalProtocolError(f"request: {self._max_in_flight} are in flight already; ask capacity()")
         if not 0 <= unit <= 0xFF:
             raise LocalProtocolError(f"unit: found {unit}, expected 0..255")
         head, size = response_head(pdu)
@@ -129,8 +129,8 @@ class ClientSession:
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Event]:  # noqa: ARG002
         """Match answers to requests. `source` is not used: the connection says who answers.
 
-        Raises `RemoteProtocolError` when the stream is not Modbus TCP: drop the link and call `lost`, which first
-        hands out the events of good answers that stood in front of the garbage.
+        Raises `RemoteProtocolError` when the stream is not Modbus TCP: drop the link and call `lost`, which
+        first hands out the events of the answers that stood in front of the garbage.
         """
         frames: list[mbap.Frame] = []
         try:

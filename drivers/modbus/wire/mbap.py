@@ -47,8 +47,8 @@ class Framer:
     def feed(self, data: bytes, frames: list[Frame]) -> None:
         """Append the frames that are complete now to `frames`.
 
-        Raises `RemoteProtocolError` when the stream is not MBAP; what was complete in front of the damage is in
-        `frames` all the same. There is no way back into step after that: drop the connection.
+        Raises `RemoteProtocolError` when the stream is not MBAP; what was complete in front of the damage is
+        in `frames` all the same. There is no way back into step after that: drop the connection.
         """
         if self._error:
             raise RemoteProtocolError(self._error)

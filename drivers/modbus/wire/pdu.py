@@ -138,13 +138,13 @@ def write_multiple_registers(start: int, data: bytes) -> bytes:
     """Request to write 1..123 registers, given as their bytes in wire order: clause 6.12."""
     count, odd = divmod(len(data), 2)
     if odd:
-        raise LocalProtocolError(f"registers to write: found {len(data)} bytes, expected two for each register")
+        raise LocalProtocolError(f"registers to write: found {len(data)} bytes, expected two for each")
     _check_span(start, count, WRITE_REGISTERS_MAX)
     return _WRITE_MULTIPLE.pack(FunctionCode.WRITE_MULTIPLE_REGISTERS, start, count, len(data)) + data
 
 
 def mask_write_register(address: int, *, and_mask: int, or_mask: int) -> bytes:
-    """Request to change bits of one register: (content AND and_mask) OR (or_mask AND NOT and_mask), clause 6.16."""
+    """Request to make a register (content AND and_mask) OR (or_mask AND NOT and_mask): clause 6.16."""
     _check_span(address, 1, 1)
     _check_word("and_mask", and_mask)
     _check_word("or_mask", or_mask)
@@ -169,8 +169,8 @@ def _check_word(what: str, value: int) -> None:
 def response_head(request: bytes) -> tuple[bytes, int]:
     """What a good answer to a request begins with, and its size: (first bytes of the PDU, PDU bytes).
 
-    For a read the head is function and byte count, and the data follow; for a write it is the whole answer, an
-    echo of what was written (clauses 6.5, 6.6, 6.16) or of where (clauses 6.11, 6.12).
+    For a read the head is function and byte count, and the data follow; for a write it is the whole answer,
+    an echo of what was written (clauses 6.5, 6.6, 6.16) or of where (clauses 6.11, 6.12).
     """
     function = request[0] if request else 0
     size = len(request)
@@ -197,7 +197,7 @@ class ReadRequest(NamedTuple):
 
     table: Table
     start: int
-    count: int
+    quantity: int
 
 
 class WriteBits(NamedTuple):
@@ -205,7 +205,7 @@ class WriteBits(NamedTuple):
 
     function: FunctionCode
     start: int
-    count: int
+    quantity: int
     data: bytes
 
 
@@ -215,11 +215,6 @@ class WriteRegisters(NamedTuple):
     function: FunctionCode
     start: int
     data: bytes
-
-    @property
-    def count(self) -> int:
-        """Registers to write."""
-        return len(self.data) // 2
 
 
 class MaskWrite(NamedTuple):

@@ -1,7 +1,7 @@
 """Server side of Modbus TCP: one session for each connection, in front of a data model.
 
-MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.2; the order of the checks is that of the state diagrams
-in clause 6 of the MODBUS Application Protocol Specification V1.1b3.
+MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.2; the order of the checks is that of the
+state diagrams in clause 6 of the MODBUS Application Protocol Specification V1.1b3.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from drivers.modbus.wire.pdu import (
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
 from gateway.core.session import Address
 
-QUEUED_BYTES_MAX: Final = 256 * 1024  # answers that wait for `to_send`; above it: server device busy, §4.4.2.2
+QUEUED_BYTES_MAX: Final = 256 * 1024  # answers waiting for `to_send`; above it server device busy, §4.4.2.2
 
 
 class DataModel(Protocol):
     """What a server serves. Bits are packed from the least significant one, registers are two bytes each.
 
-    Called with spans inside 0..65535 and within the standard's limits. Every method returns what was asked for,
-    or the exception that refuses it; none blocks.
+    Called with spans inside 0..65535 and within the standard's limits. Every method returns what was asked
+    for, or the exception that refuses it; none blocks.
     """
 
     def has_unit(self, unit: int) -> bool:
@@ -76,8 +76,8 @@ class Indication(msgspec.Struct, frozen=True, gc=False):
 class ServerSession:
     """One connection: every request of a segment is taken, answers go out in order.
 
-    A malformed frame raises `RemoteProtocolError`: close this connection, no other is touched. Answers to what came
-    before it are still in `to_send`.
+    A malformed frame raises `RemoteProtocolError`: close this connection, no other is touched. Answers to
+    what came before it are still in `to_send`.
     """
 
     def __init__(self, model: DataModel, *, unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION) -> None:
@@ -170,7 +170,7 @@ class ServerSession:
         if isinstance(data, ExceptionCode):
             return data
         if len(data) != size:
-            raise LocalProtocolError(f"data model, {table.name} {start}+{count}: {len(data)} bytes, expected {size}")
+            raise LocalProtocolError(f"data model, {table.name} {start}: {len(data)} bytes, expected {size}")
         return bytes((table, size)) + data
 
     def _mask_write(self, unit: int, request: MaskWrite) -> ExceptionCode | None:
