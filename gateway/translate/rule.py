@@ -1,0 +1,92 @@
+"""One `publish:` rule as plain data, and every fault that shows before a point is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import msgspec
+
+from gateway.core.errors import Problem
+from gateway.translate.faults import nearest
+from gateway.translate.match import check_match
+from gateway.translate.payload import Format, Source, TimeUnit
+from gateway.translate.topic import check_topic
+
+DEFAULT_FIELDS = (
+    ("v", "value"),
+    ("q", "quality"),
+    ("t", "time"),
+    ("ts", "time_origin"),
+    ("e", "epoch"),
+    ("n", "seq"),
+    ("p", "part"),
+)
+
+
+class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What to publish, where and how. The topic decides: with {tag} a message per value, else one per batch."""
+
+    match: tuple[str, ...] = ("*/*",)
+    topic: str
+    format: Format = Format.JSON
+    fields: tuple[tuple[str, str], ...] = DEFAULT_FIELDS  # (name, source) in the order of the payload
+    time: TimeUnit = TimeUnit.MS
+
+    @property
+    def is_per_tag(self) -> bool:
+        """Whether each tag has a topic of its own."""
+        return "{tag}" in self.topic
+
+
+def check_rule(rule: RuleSpec, *, attributes: Collection[str] = ()) -> list[Problem]:
+    """Every fault in a rule that shows without a point; `attributes` are further placeholders."""
+    problems = check_match(rule.match) + check_topic(rule.topic, attributes=attributes)
+    if rule.format is Format.RAW:
+        if not rule.is_per_tag:
+            problems.append(
+                Problem(("format",), "raw with a topic that has no {tag}", "json, or {tag} in the topic")
+            )
+        return problems
+    return problems + _check_fields(rule)
+
+
+def sources_of(rule: RuleSpec) -> tuple[tuple[str, Source], ...]:
+    """Fields with their sources; `part` is added where `seq` is there without it.
+
+    Two messages of one batch on one topic have the same epoch and seq: without `part` a receiver that drops
+    duplicates by those would drop the second.
+    """
+    fields = tuple((name, Source(source)) for name, source in rule.fields)
+    sources = {source for _, source in fields}
+    if Source.SEQ in sources and Source.PART not in sources:
+        return (*fields, ("p", Source.PART))
+    return fields
+
+
+def _check_fields(rule: RuleSpec) -> list[Problem]:
+    problems: list[Problem] = []
+    known = [source.value for source in Source]
+    seen: set[str] = set()
+    for name, source in rule.fields:
+        if source not in known:
+            expected = f"one of {', '.join(known)}{nearest(source, known)}"
+            problems.append(Problem(("fields", name), f"unknown source {source!r}", expected))
+        if name in seen:
+            problems.append(Problem(("fields", name), "the name twice", "each name once"))
+        if source == "tag" and not rule.is_per_tag:
+            problems.append(
+                Problem(
+                    ("fields", name), "tag in a payload of many tags", "{tag} in the topic, or no such field"
+                )
+            )
+        seen.add(name)
+    sources = {source for _, source in rule.fields}
+    if "value" not in sources and "label" not in sources:
+        problems.append(Problem(("fields",), "no field that shows the value", "a field from value or label"))
+    if "p" in seen and "seq" in sources and "part" not in sources:
+        problems.append(
+            Problem(
+                ("fields", "p"), "the name that 'part' would take", "another name, or a field from 'part'"
+            )
+        )
+    return problems
