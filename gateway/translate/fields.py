@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias
 
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Point, Value
@@ -20,8 +20,10 @@ from gateway.translate.payload import (
     quality_text,
 )
 
-Row = tuple[int, int]  # (row of the batch, column of the layout)
-Json = Value | Mapping[str, Value]
+Row: TypeAlias = tuple[int, int]  # (row of the batch, column of the layout)
+WriteTime: TypeAlias = Callable[[int], int | str | None]
+_KIND_BYTES: Final = {kind: text.encode() for kind, text in KIND_NAMES.items()}
+_CAUSE_BYTES: Final = {cause: text.encode() for cause, text in CAUSE_NAMES.items()}
 _SLOTS: Final = {
     Source.TIME: b"%(time)b",
     Source.TIME_ORIGIN: b'"%(time_origin)b"',
@@ -33,13 +35,13 @@ _SLOTS: Final = {
 }
 
 
-def is_plain(batch: Batch) -> bool:
-    """Whether quality and times are the same for all rows and good: then templates need no second look."""
-    return batch.quality == 0 and batch.time_quality == 0 and type(batch.source_time_ns) is not tuple
+def has_one_time(batch: Batch) -> bool:
+    """Whether every row has the same time, and that a good one."""
+    return batch.time_quality == 0 and type(batch.source_time_ns) is not tuple
 
 
 def slot(source: Source) -> bytes | None:
-    """Where a template of bytes takes this source from `scalars`; None for what differs by row."""
+    """Where a template of bytes takes this source from `scalars`; None for what differs by point."""
     return _SLOTS.get(source)
 
 
@@ -48,14 +50,13 @@ def constant(value: Value) -> bytes:
     return encode(value).replace(b"%", b"%%")
 
 
-def scalars(batch: Batch, write_time: Callable[[int], int | str | None]) -> dict[bytes, int | bytes]:
-    """What the slots of a template take from a plain batch."""
-    time, received = batch.source_time_ns, batch.received_ns
-    written = encode(write_time(received))
+def scalars(batch: Batch, time_ns: int | None, write_time: WriteTime) -> dict[bytes, int | bytes]:
+    """What the slots of a template take, for rows of one source time."""
+    received = encode(write_time(batch.received_ns))
     return {
-        b"time": written if time is None else encode(write_time(time)),  # type: ignore[arg-type]  # is_plain: no tuple
-        b"time_origin": b"gateway" if time is None else b"device",
-        b"received": written,
+        b"time": received if time_ns is None else encode(write_time(time_ns)),
+        b"time_origin": b"gateway" if time_ns is None else b"device",
+        b"received": received,
         b"seq": batch.seq,
         b"epoch": batch.epoch,
         b"kind": _KIND_BYTES[batch.kind],
@@ -63,34 +64,50 @@ def scalars(batch: Batch, write_time: Callable[[int], int | str | None]) -> dict
     }
 
 
-_KIND_BYTES: Final = {kind: text.encode() for kind, text in KIND_NAMES.items()}
-_CAUSE_BYTES: Final = {cause: text.encode() for cause, text in CAUSE_NAMES.items()}
+def columns_of(batch: Batch) -> Iterable[int]:
+    """The column of the layout for each row."""
+    return range(len(batch.values)) if batch.columns is None else batch.columns
 
 
 def rows_of(batch: Batch, wanted: frozenset[int] | None) -> list[Row]:
     """Rows that a plan publishes; `wanted` are its columns, None for all."""
-    columns: Iterable[int] = batch.columns if batch.columns is not None else range(len(batch.values))
     if wanted is None:
-        return list(enumerate(columns))
-    return [(row, column) for row, column in enumerate(columns) if column in wanted]
+        return list(enumerate(columns_of(batch)))
+    return [(row, column) for row, column in enumerate(columns_of(batch)) if column in wanted]
 
 
-class RowReader:
-    """Any row of any batch, source by source: the path for everything that is not plain."""
+def origin(time_ns: int | None) -> str:
+    """Who read the clock."""
+    return GATEWAY_TIME if time_ns is None else DEVICE_TIME
 
-    __slots__ = ("_batch", "_columns", "_common", "_points", "_time", "_write_time")
+
+class Rows:
+    """Chosen rows of a batch, column by column, values and qualities as they may be shown."""
+
+    __slots__ = ("_once", "points", "qualities", "received_ns", "time_qualities", "times_ns", "values",
+                 "write_time")  # fmt: skip
 
     def __init__(
         self,
         batch: Batch,
+        rows: list[Row],
         layout: Layout,
-        write_time: Callable[[int], int | str | None],
+        *,
+        write_time: WriteTime,
         names: Mapping[str, str],
     ) -> None:
-        self._batch = batch
-        self._points = layout.points
-        self._write_time = write_time
-        self._common: dict[Source, Value] = {
+        values, quality = batch.values, batch.quality
+        told = [
+            honest(values[row], quality[row] if isinstance(quality, tuple) else quality) for row, _ in rows
+        ]
+        self.values: Final[list[Value]] = [value for value, _ in told]
+        self.qualities: Final[list[Quality]] = [quality for _, quality in told]
+        self.points: Final[list[Point]] = [layout.points[column] for _, column in rows]
+        self.times_ns: Final[list[int | None]] = _chosen(batch.source_time_ns, rows)
+        self.time_qualities: Final[list[Quality]] = _chosen(batch.time_quality, rows)
+        self.received_ns: Final = batch.received_ns
+        self.write_time: Final = write_time
+        self._once: dict[Source, Value] = {
             Source.RECEIVED: write_time(batch.received_ns),
             Source.SEQ: batch.seq,
             Source.EPOCH: batch.epoch,
@@ -101,63 +118,32 @@ class RowReader:
             Source.GATEWAY: names["gateway"],
         }
 
-    def point(self, row: Row) -> Point:
-        """The point of a row."""
-        return self._points[row[1]]
+    def once(self, source: Source) -> Value:
+        """What is the same for the whole batch."""
+        return self._once[source]
 
-    def value_and_quality(self, row: Row) -> tuple[Value, Quality]:
-        """As they may be shown."""
-        quality = self._batch.quality
-        return honest(self._batch.values[row[0]], quality[row[0]] if isinstance(quality, tuple) else quality)
-
-    def source_time_ns(self, row: Row) -> int | None:
-        """As the device gave it."""
-        time = self._batch.source_time_ns
-        return time[row[0]] if isinstance(time, tuple) else time
-
-    def time_quality(self, row: Row) -> Quality:
-        """Of the device's time."""
-        quality = self._batch.time_quality
-        return quality[row[0]] if isinstance(quality, tuple) else quality
-
-    def written_time(self, time_ns: int | None) -> int | str | None:
-        """The device's time, or ours where it gave none."""
-        return self._write_time(self._batch.received_ns if time_ns is None else time_ns)
-
-    def common(self, source: Source) -> Value:
-        """What all rows share."""
-        return self._common[source]
-
-    def of_row(self, row: Row, sources: Sequence[Source]) -> list[Value]:
-        """Each source for one row, in the order asked for."""
-        value, quality = self.value_and_quality(row)
-        said: list[Value] = []
-        for source in sources:
-            if source is Source.VALUE:
-                said.append(value)
-            elif source is Source.QUALITY:
-                said.append(quality_text(quality))
-            elif source is Source.TIME:
-                said.append(self.written_time(self.source_time_ns(row)))
-            elif source is Source.TIME_ORIGIN:
-                said.append(origin(self.source_time_ns(row)))
-            else:
-                said.append(self._seldom(row, source, value))
-        return said
-
-    def _seldom(self, row: Row, source: Source, value: Value) -> Value:
-        point = self.point(row)
-        if source is Source.LABEL:
-            return label_of(point, value)
-        if source is Source.UNIT:
-            return point.unit
-        if source is Source.TAG:
-            return point.tag
+    def column(self, source: Source) -> list[Any]:
+        """What each row says."""
+        if source is Source.VALUE:
+            return self.values
+        if source is Source.QUALITY:
+            return [quality_text(quality) for quality in self.qualities]
+        if source is Source.TIME:
+            return [self.write_time(self.received_ns if time is None else time) for time in self.times_ns]
+        if source is Source.TIME_ORIGIN:
+            return [origin(time) for time in self.times_ns]
         if source is Source.TIME_QUALITY:
-            return quality_text(self.time_quality(row))
-        return self._common[source]
+            return [quality_text(quality) for quality in self.time_qualities]
+        if source is Source.LABEL:
+            return [label_of(point, value) for point, value in zip(self.points, self.values, strict=True)]
+        if source is Source.UNIT:
+            return [point.unit for point in self.points]
+        if source is Source.TAG:
+            return [point.tag for point in self.points]
+        return [self._once[source]] * len(self.points)
 
 
-def origin(time_ns: int | None) -> str:
-    """Who read the clock."""
-    return GATEWAY_TIME if time_ns is None else DEVICE_TIME
+def _chosen(column: Any, rows: list[Row]) -> list[Any]:
+    if isinstance(column, tuple):
+        return [column[row] for row, _ in rows]
+    return [column] * len(rows)

@@ -1,4 +1,4 @@
-"""A rule compiled for a layout: batches in, (topic, payload) out. Stateless: the same batch, the same bytes."""
+"""A rule compiled for a layout: batches in, (topic, payload) out. The same batch, the same bytes."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def compile_rule(rule: RuleSpec, layout: Layout, *, gateway: str, site: str) -> 
         )
     topics = _topics(template, layout, columns, gateway=gateway, site=site)
     if rule.format is Format.RAW:
-        return RawPlan(layout, columns, topics)
-    return TagPlan(rule, layout, columns, topics, sources_of(rule), names={"gateway": gateway, "site": site})
+        return RawPlan(layout, topics)
+    return TagPlan(rule, layout, topics, sources_of(rule), names={"gateway": gateway, "site": site})
 
 
 def _topics(

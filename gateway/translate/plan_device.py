@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import itemgetter
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Value
-from gateway.core.quality import Quality
-from gateway.translate.fields import Row, RowReader, constant, is_plain, origin, rows_of, scalars, slot
-from gateway.translate.payload import OPTIONAL, Source, encode, label_of, quality_text, time_writer
+from gateway.core.quality import BAD, Quality
+from gateway.translate.fields import Row, Rows, constant, has_one_time, rows_of, scalars, slot
+from gateway.translate.payload import OPTIONAL, Source, encode, quality_text, time_writer
 from gateway.translate.rule import RuleSpec
 
 Message: TypeAlias = tuple[bytes, bytes]
-Json: TypeAlias = Value | dict[str, Value]
 _VALUES: Final = b"\xff"  # marks the object of values in a template: no byte of UTF-8
 _SHAPES_MAX: Final = 4096  # layouts of different tag names; equal devices share theirs
-_DYNAMIC: Final = frozenset({Source.LABEL, Source.UNIT})
+_BY_POINT: Final = frozenset({Source.LABEL, Source.UNIT})
 
 
 class DevicePlan:
@@ -30,7 +29,7 @@ class DevicePlan:
     encoded as a struct whose field names are prepared; a part of it as a dict.
     """
 
-    __slots__ = ("_columns", "_ends", "_fields", "_historical", "_layout", "_names", "_part", "_pick", "_tags",
+    __slots__ = ("_fields", "_historical", "_layout", "_names", "_part", "_pick", "_tags", "_templates",
                  "_topic", "_wanted", "_whole", "_write_time")  # fmt: skip
 
     def __init__(
@@ -50,28 +49,36 @@ class DevicePlan:
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
         self._historical = next((name for name, source in fields if source is Source.HISTORICAL), None)
         self._part = next((name for name, source in fields if source is Source.PART), None)
-        self._columns = columns
         self._wanted = None if columns is None else frozenset(columns)
         self._tags = tuple(point.tag for point in layout.points)
         self._pick = _picker(columns)
         self._whole = _shape(
             self._tags if columns is None else tuple(self._tags[column] for column in columns)
         )
-        self._ends = self._template()
+        sources = [source for _, source in self._fields]
+        self._templates: tuple[tuple[bytes, bytes], tuple[bytes, bytes]] | None = None
+        if sources.count(Source.VALUE) == 1 and not _BY_POINT.intersection(sources):
+            self._templates = (self._template(doubts=None), self._template(doubts=b"%(quality)b"))
 
     def messages(self, batch: Batch, *, historical: bool = False) -> list[Message]:
         """See `Plan.messages`."""
-        if self._ends is not None and is_plain(batch) and not (historical and self._historical):
-            values = self._plain_values(batch)
-            if values is None:
+        if self._templates is not None and has_one_time(batch) and not (historical and self._historical):
+            doubts: dict[str, str] = {}
+            nulls, values = 0, batch.values
+            if batch.quality != 0:
+                values, doubts, nulls = self._without_bad(batch)
+            text = self._values_text(batch.columns, values)
+            if text == b"{}":
                 return []
-            if values and b"null" not in values:  # no value, NaN or an infinity: the quality must say so
-                given = scalars(batch, self._write_time)
-                head, tail = self._ends
-                return [(self._topic, head % given + values + tail % given)]
-        reader = RowReader(batch, self._layout, self._write_time, self._names)
+            # One null more than there are bad values is NaN, an infinity or no value: the quality must say so.
+            if text and (b"null" not in text or text.count(b"null") == nulls):
+                given = scalars(batch, batch.source_time_ns, self._write_time)  # type: ignore[arg-type]
+                if doubts:
+                    given[b"quality"] = encode(doubts)
+                head, tail = self._templates[bool(doubts)]
+                return [(self._topic, head % given + text + tail % given)]
         return [
-            (self._topic, encode(self._object(reader, rows, part=part, historical=historical)))
+            (self._topic, encode(self._object(batch, rows, part=part, historical=historical)))
             for part, rows in enumerate(_without_repeats(rows_of(batch, self._wanted)))
         ]
 
@@ -79,13 +86,23 @@ class DevicePlan:
         """See `Plan.topics`."""
         yield self._topic, self._layout.device
 
-    def _plain_values(self, batch: Batch) -> bytes | None:
-        """The object of values as JSON; None where the plan has none of them, empty where a point repeats."""
-        columns, values = batch.columns, batch.values
+    def _without_bad(self, batch: Batch) -> tuple[tuple[Value, ...], dict[str, str], int]:
+        """Values with None where bad, the qualities that are not good by tag, and how many are bad."""
+        values, doubts, nulls = list(batch.values), dict[str, str](), 0
+        for row, column in rows_of(batch, self._wanted):
+            quality = batch.quality[row] if isinstance(batch.quality, tuple) else batch.quality
+            if quality:
+                doubts[self._tags[column]] = quality_text(quality)
+            if quality & BAD:
+                values[row] = None
+                nulls += 1
+        return tuple(values), doubts, nulls
+
+    def _values_text(self, columns: tuple[int, ...] | None, values: tuple[Value, ...]) -> bytes:
+        """The object of values; empty where a point repeats, so that one object cannot hold them."""
         if columns is None:
             return encode(self._whole(*self._pick(values)))
-        tags = self._tags
-        wanted = self._wanted
+        tags, wanted = self._tags, self._wanted
         if wanted is None:
             chosen = dict(zip(map(tags.__getitem__, columns), values, strict=True))
             return encode(chosen) if len(chosen) == len(columns) else b""
@@ -93,82 +110,64 @@ class DevicePlan:
             (tags[column], value) for column, value in zip(columns, values, strict=True) if column in wanted
         ]
         chosen = dict(rows)
-        if not rows:
-            return None
         return encode(chosen) if len(chosen) == len(rows) else b""
 
-    def _object(self, reader: RowReader, rows: list[Row], *, part: int, historical: bool) -> dict[str, Json]:
-        said: dict[str, Json] = {}
+    def _object(self, batch: Batch, chosen: list[Row], *, part: int, historical: bool) -> dict[str, object]:
+        rows = Rows(batch, chosen, self._layout, write_time=self._write_time, names=self._names)
+        said: dict[str, object] = {}
         for name, source in self._fields:
-            if source is Source.QUALITY or source is Source.TIME_QUALITY:
-                doubts = _doubts(reader, rows, source)
-                if doubts:
-                    said[name] = doubts
+            if source is Source.QUALITY:
+                _say_doubts(said, name, rows, rows.qualities)
+            elif source is Source.TIME_QUALITY:
+                _say_doubts(said, name, rows, rows.time_qualities)
+            elif source is Source.VALUE:
+                said[name] = _by_tag(rows, rows.values)
+            elif source is Source.UNIT:
+                said[name] = {point.tag: point.unit for point in rows.points if point.unit}
+            elif source is Source.LABEL:
+                labels = zip(rows.points, rows.column(source), strict=True)
+                said[name] = {point.tag: label for point, label in labels if point.labels}
+            elif source is Source.TIME or source is Source.TIME_ORIGIN:
+                column = rows.column(source)
+                once = all(one == column[0] for one in column)
+                said[name] = column[0] if once else _by_tag(rows, column)
             else:
-                said[name] = _say(reader, rows, source)
+                said[name] = rows.once(source)
         if historical and self._historical:
             said[self._historical] = True
         if part and self._part:
             said[self._part] = part
         return said
 
-    def _template(self) -> tuple[bytes, bytes] | None:
-        """What stands before and after the values; None where another field depends on the rows."""
-        sources = [source for _, source in self._fields]
-        if sources.count(Source.VALUE) != 1 or _DYNAMIC.intersection(sources):
-            return None
+    def _template(self, *, doubts: bytes | None) -> tuple[bytes, bytes]:
+        """What stands before and after the values, with slots; `doubts` is the slot of qualities, None for none."""
         known = {
-            Source.DEVICE: self._layout.device,
-            Source.SITE: self._names["site"],
-            Source.GATEWAY: self._names["gateway"],
+            Source.VALUE: _VALUES,
+            Source.QUALITY: doubts,
+            Source.TIME_QUALITY: None,
+            Source.DEVICE: constant(self._layout.device),
+            Source.SITE: constant(self._names["site"]),
+            Source.GATEWAY: constant(self._names["gateway"]),
         }
-        parts = []
-        for name, source in self._fields:
-            if source is Source.QUALITY or source is Source.TIME_QUALITY:
-                continue  # absent where all is good
-            text = _VALUES if source is Source.VALUE else slot(source) or constant(known[source])
-            parts.append(constant(name) + b":" + text)
+        parts = [
+            constant(name) + b":" + text
+            for name, source in self._fields
+            if (text := slot(source) or known[source]) is not None
+        ]
         head, _, tail = (b"{" + b",".join(parts) + b"}").partition(_VALUES)
         return head, tail
 
 
-def _say(reader: RowReader, rows: list[Row], source: Source) -> Json:
-    """A field of the object: said once, or by tag."""
-    if source is Source.VALUE:
-        return {reader.point(row).tag: reader.value_and_quality(row)[0] for row in rows}
-    if source is Source.TIME:
-        times = [reader.source_time_ns(row) for row in rows]
-        return _once_or_by_tag(reader, rows, [reader.written_time(time) for time in times])
-    if source is Source.TIME_ORIGIN:
-        return _once_or_by_tag(reader, rows, [origin(reader.source_time_ns(row)) for row in rows])
-    if source is Source.UNIT:
-        return {point.tag: point.unit for row in rows if (point := reader.point(row)).unit}
-    if source is Source.LABEL:
-        return {
-            point.tag: label_of(point, reader.value_and_quality(row)[0])
-            for row in rows
-            if (point := reader.point(row)).labels
-        }
-    return reader.common(source)
+def _by_tag(rows: Rows, column: Iterable[object]) -> dict[str, object]:
+    return {point.tag: one for point, one in zip(rows.points, column, strict=True)}
 
 
-def _once_or_by_tag(reader: RowReader, rows: list[Row], said: list[Any]) -> Json:
-    if all(one == said[0] for one in said):
-        return said[0]  # type: ignore[no-any-return]  # times and origins are Json
-    return {reader.point(row).tag: one for row, one in zip(rows, said, strict=True)}
-
-
-def _doubts(reader: RowReader, rows: list[Row], source: Source) -> dict[str, Value]:
-    """The qualities that are not plainly good, by tag."""
-    qualities: list[Quality] = [
-        reader.value_and_quality(row)[1] if source is Source.QUALITY else reader.time_quality(row)
-        for row in rows
-    ]
-    return {
-        reader.point(row).tag: quality_text(quality)
-        for row, quality in zip(rows, qualities, strict=True)
-        if quality
-    }
+def _say_doubts(said: dict[str, object], name: str, rows: Rows, qualities: list[Quality]) -> None:
+    """The qualities that are not plainly good, by tag; nothing where all are good."""
+    pairs = zip(rows.points, qualities, strict=True)
+    doubts = {point.tag: quality_text(quality) for point, quality in pairs if quality}
+    if doubts:
+        said[name] = doubts
 
 
 def _without_repeats(rows: list[Row]) -> list[list[Row]]:

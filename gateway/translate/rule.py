@@ -24,7 +24,7 @@ DEFAULT_FIELDS = (
 
 
 class RuleSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What to publish, where and how. The topic decides: with {tag} a message per value, else one per batch."""
+    """What to publish, where and how. A topic with {tag} has a message per value, else one per batch."""
 
     match: tuple[str, ...] = ("*/*",)
     topic: str
