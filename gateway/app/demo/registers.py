@@ -6,41 +6,20 @@ dynamics: the sensor is noisy, the water is not.
 
 from __future__ import annotations
 
-import enum
 import struct
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final
 
+import msgspec
+
+from drivers.modbus.wire.pdu import ExceptionCode, Table
 from gateway.app.demo.plant import Noise, Plant
-
-T = TypeVar("T", bool, int)
 
 BITS_PER_TABLE: Final = 32
 # Unused addresses below these limits answer 0, as real devices do in the holes of their map.
 REGISTERS_PER_TABLE: Final = 64
 LEVEL_RAW_MAX: Final = 27648
 SERIAL: Final = "EM340-07"
-
-
-class Table(enum.Enum):
-    """The four primary tables, MODBUS Application Protocol V1.1b3 §4.3."""
-
-    COILS = "co"
-    DISCRETE_INPUTS = "di"
-    INPUT_REGISTERS = "ir"
-    HOLDING_REGISTERS = "hr"
-
-
-class Refused(Exception):
-    """The device refuses; `code` is the exception code, MODBUS Application Protocol V1.1b3 §7."""
-
-    ILLEGAL_DATA_ADDRESS: Final = 2
-    ILLEGAL_DATA_VALUE: Final = 3
-    UNIT_UNREACHABLE: Final = 11
-
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(f"exception {code}: {why}")
-        self.code = code
 
 
 def float_abcd(value: float) -> list[int]:
@@ -75,78 +54,110 @@ def _text(text: str) -> list[int]:
     return list(struct.unpack(">4H", encoded))
 
 
-Writer = Callable[[int], None]
+class Knob(msgspec.Struct, frozen=True):
+    """One writable coil or holding register: what it takes, and what it does."""
+
+    low: int
+    high: int
+    turn: Callable[[int], None]
 
 
 class Unit:
-    """One unit id: four tables, and what may be written."""
+    """One unit id: four tables of plain integers, and the knobs in them."""
 
-    def __init__(self, *, coils: Mapping[int, Writer], holding: Mapping[int, Writer]) -> None:
-        self.bits: Final = {
-            Table.COILS: [False] * BITS_PER_TABLE,
-            Table.DISCRETE_INPUTS: [False] * BITS_PER_TABLE,
+    def __init__(self, knobs: dict[tuple[Table, int], Knob]) -> None:
+        self._knobs: Final = knobs
+        self._cells: Final = {
+            table: [0] * (BITS_PER_TABLE if table.has_bits else REGISTERS_PER_TABLE) for table in Table
         }
-        self.registers: Final = {
-            Table.INPUT_REGISTERS: [0] * REGISTERS_PER_TABLE,
-            Table.HOLDING_REGISTERS: [0] * REGISTERS_PER_TABLE,
-        }
-        self._writers: Final = {Table.COILS: dict(coils), Table.HOLDING_REGISTERS: dict(holding)}
 
-    def read_bits(self, table: Table, address: int, count: int) -> list[bool]:
-        """`count` bits from `address`; raises `Refused`."""
-        return _cut(self.bits[table], table, address, count)
+    def show(self, table: Table, address: int, *values: int) -> None:
+        """Make these values readable from `address` on."""
+        self._cells[table][address : address + len(values)] = values
 
-    def read_registers(self, table: Table, address: int, count: int) -> list[int]:
-        """`count` registers from `address`; raises `Refused`."""
-        return _cut(self.registers[table], table, address, count)
+    def read(self, table: Table, start: int, count: int) -> Sequence[int] | ExceptionCode:
+        """`count` items from `start`."""
+        cells = self._cells[table]
+        if start + count > len(cells):
+            return ExceptionCode.ILLEGAL_DATA_ADDRESS
+        return cells[start : start + count]
 
-    def write(self, table: Table, address: int, values: Sequence[int]) -> None:
-        """Write all or nothing; raises `Refused`."""
-        writers = self._writers[table]
-        for offset in range(len(values)):
-            if address + offset not in writers:
-                raise Refused(Refused.ILLEGAL_DATA_ADDRESS, f"{table.value}:{address + offset} is read-only")
-        for offset, value in enumerate(values):
-            writers[address + offset](value)
-
-    def put(self, table: Table, address: int, *values: int) -> None:
-        """Show registers from `address` on."""
-        self.registers[table][address : address + len(values)] = values
-
-
-def _cut(cells: list[T], table: Table, address: int, count: int) -> list[T]:
-    if address + count > len(cells):
-        raise Refused(Refused.ILLEGAL_DATA_ADDRESS, f"{table.value}:{address}..{address + count - 1}")
-    return cells[address : address + count]
+    def write(self, table: Table, start: int, values: Sequence[int]) -> ExceptionCode | None:
+        """Turn knobs: all of them, or none and say why."""
+        knobs = [self._knobs.get((table, start + offset)) for offset in range(len(values))]
+        for knob, value in zip(knobs, values, strict=True):
+            if knob is None:
+                return ExceptionCode.ILLEGAL_DATA_ADDRESS
+            if not knob.low <= value <= knob.high:
+                return ExceptionCode.ILLEGAL_DATA_VALUE
+        for knob, value in zip(knobs, values, strict=True):
+            assert knob is not None
+            knob.turn(value)
+        self.show(table, start, *values)
+        return None
 
 
 class PlantRegisters:
-    """All three units over one plant. `refresh` copies the plant's state in, writes go out at once."""
+    """The three units over one plant, as the data model of a Modbus server.
+
+    `refresh` measures the plant into the registers; a write reaches the plant at once.
+    """
 
     def __init__(self, plant: Plant) -> None:
         self._plant: Final = plant
-        self._boiler: Final = Unit(coils={}, holding={0: self._write_setpoint})
-        self._tank: Final = Unit(coils={0: self._write_pump}, holding={0: self._write_valve})
-        self._meter: Final = Unit(coils={}, holding={})
+        self._boiler: Final = Unit({(Table.HOLDING_REGISTERS, 0): Knob(300, 900, self._turn_setpoint)})
+        self._tank: Final = Unit(
+            {
+                (Table.COILS, 0): Knob(0, 1, self._turn_pump),
+                (Table.HOLDING_REGISTERS, 0): Knob(0, 1000, self._turn_valve),
+            }
+        )
+        self._meter: Final = Unit({})
         self._units: Final = {1: self._boiler, 2: self._tank, 3: self._meter}
 
-    def unit(self, unit: int) -> Unit:
-        """The unit with that id; raises `Refused` with gateway target failed to respond."""
-        try:
-            return self._units[unit]
-        except KeyError:
-            raise Refused(Refused.UNIT_UNREACHABLE, f"no unit {unit} here") from None
+    # drivers.modbus.wire.server.DataModel
+
+    def has_unit(self, unit: int) -> bool:
+        """Units 1, 2 and 3."""
+        return unit in self._units
+
+    def read_bits(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
+        """Packed from the least significant bit."""
+        bits = self._units[unit].read(table, start, count)
+        if isinstance(bits, ExceptionCode):
+            return bits
+        packed = sum(bit << position for position, bit in enumerate(bits))
+        return packed.to_bytes((count + 7) // 8, "little")
+
+    def read_registers(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
+        """Two bytes each, high byte first."""
+        registers = self._units[unit].read(table, start, count)
+        if isinstance(registers, ExceptionCode):
+            return registers
+        return struct.pack(f">{count}H", *registers)
+
+    def write_bits(self, unit: int, start: int, count: int, data: bytes) -> ExceptionCode | None:
+        """Coils, packed from the least significant bit."""
+        packed = int.from_bytes(data, "little")
+        return self._units[unit].write(Table.COILS, start, [packed >> bit & 1 for bit in range(count)])
+
+    def write_registers(self, unit: int, start: int, data: bytes) -> ExceptionCode | None:
+        """Holding registers."""
+        values = struct.unpack(f">{len(data) // 2}H", data)
+        return self._units[unit].write(Table.HOLDING_REGISTERS, start, values)
+
+    # The plant's side
 
     def refresh(self, noise: Noise) -> None:
-        """Measure the plant: copy its state into the registers, with the sensors' noise."""
-        self._refresh_boiler(noise)
-        self._refresh_tank(noise)
-        self._refresh_meter(noise)
+        """Measure the plant: its state into the registers, with the noise of the sensors."""
+        self._measure_boiler(noise)
+        self._measure_tank(noise)
+        self._measure_meter(noise)
 
-    def _refresh_boiler(self, noise: Noise) -> None:
+    def _measure_boiler(self, noise: Noise) -> None:
         boiler, unit = self._plant.boiler, self._boiler
-        unit.bits[Table.DISCRETE_INPUTS][0] = boiler.flame
-        unit.put(
+        unit.show(Table.DISCRETE_INPUTS, 0, int(boiler.flame))
+        unit.show(
             Table.INPUT_REGISTERS,
             0,
             round(boiler.burner * 1000),
@@ -155,50 +166,43 @@ class PlantRegisters:
             boiler.state.value,
         )
         status = int(boiler.pump) | int(boiler.low_water) << 3
-        unit.put(Table.HOLDING_REGISTERS, 0, int16(boiler.setpoint_c * 10), status)
+        unit.show(Table.HOLDING_REGISTERS, 0, int16(boiler.setpoint_c * 10), status)
 
-    def _refresh_tank(self, noise: Noise) -> None:
+    def _measure_tank(self, noise: Noise) -> None:
         tank, unit = self._plant.tank, self._tank
-        unit.bits[Table.COILS][0] = tank.pump_enabled
-        unit.bits[Table.DISCRETE_INPUTS][:2] = [tank.pump_running, tank.high_level]
+        unit.show(Table.COILS, 0, int(tank.pump_enabled))
+        unit.show(Table.DISCRETE_INPUTS, 0, int(tank.pump_running), int(tank.high_level))
         level = min(max(tank.level + noise(0.0008), 0.0), 1.0)  # waves
-        unit.put(
+        unit.show(
             Table.INPUT_REGISTERS,
             0,
             round(level * LEVEL_RAW_MAX),
             *float_cdab(max(tank.inflow_m3h + noise(0.04), 0.0)),
             *float_cdab(max(tank.outflow_m3h + noise(0.04), 0.0)),
         )
-        unit.put(Table.INPUT_REGISTERS, 10, *bcd32(int(tank.pump_s / 3600)))
-        unit.put(Table.HOLDING_REGISTERS, 0, round(tank.valve * 1000))
+        unit.show(Table.INPUT_REGISTERS, 10, *bcd32(int(tank.pump_s / 3600)))
+        unit.show(Table.HOLDING_REGISTERS, 0, round(tank.valve * 1000))
 
-    def _refresh_meter(self, noise: Noise) -> None:
+    def _measure_meter(self, noise: Noise) -> None:
         meter, unit = self._plant.meter, self._meter
         values = [max(volt + noise(0.05), 0.0) for volt in meter.volts]
         values += [max(ampere + noise(0.02), 0.0) for ampere in meter.amps]
         values += [max(meter.p_kw + noise(0.008), 0.0), meter.q_kvar + noise(0.008)]
-        unit.put(
+        unit.show(
             Table.HOLDING_REGISTERS,
             0,
             *(register for value in values for register in float_cdab(value)),
             int16(meter.cos_phi * 1000),
             round(meter.frequency_hz * 100),
         )
-        unit.put(Table.HOLDING_REGISTERS, 20, *uint32_cdab(int(meter.energy_kwh * 100)))
-        unit.put(Table.HOLDING_REGISTERS, 30, *_text(SERIAL))
+        unit.show(Table.HOLDING_REGISTERS, 20, *uint32_cdab(int(meter.energy_kwh * 100)))
+        unit.show(Table.HOLDING_REGISTERS, 30, *_text(SERIAL))
 
-    def _write_setpoint(self, raw: int) -> None:
-        if not 300 <= raw <= 900:
-            raise Refused(Refused.ILLEGAL_DATA_VALUE, f"set-point {raw}, expected 300..900")
+    def _turn_setpoint(self, raw: int) -> None:
         self._plant.boiler.setpoint_c = raw / 10
-        self._boiler.put(Table.HOLDING_REGISTERS, 0, raw)
 
-    def _write_pump(self, raw: int) -> None:
+    def _turn_pump(self, raw: int) -> None:
         self._plant.tank.pump_enabled = bool(raw)
-        self._tank.bits[Table.COILS][0] = bool(raw)
 
-    def _write_valve(self, raw: int) -> None:
-        if not 0 <= raw <= 1000:
-            raise Refused(Refused.ILLEGAL_DATA_VALUE, f"valve {raw}, expected 0..1000")
+    def _turn_valve(self, raw: int) -> None:
         self._plant.tank.valve = raw / 1000
-        self._tank.put(Table.HOLDING_REGISTERS, 0, raw)
