@@ -70,7 +70,7 @@ class DevicePlan:
             text = self._values_text(batch.columns, values)
             if text == b"{}":
                 return []
-            # One null more than there are bad values is NaN, an infinity or no value: the quality must say so.
+            # More nulls than bad values: NaN, an infinity or no value, which the quality must say.
             if text and (b"null" not in text or text.count(b"null") == nulls):
                 given = scalars(batch, batch.source_time_ns, self._write_time)  # type: ignore[arg-type]
                 if doubts:
@@ -140,7 +140,7 @@ class DevicePlan:
         return said
 
     def _template(self, *, doubts: bytes | None) -> tuple[bytes, bytes]:
-        """What stands before and after the values, with slots; `doubts` is the slot of qualities, None for none."""
+        """What stands before and after the values, with slots; `doubts` is the slot of qualities, if any."""
         known = {
             Source.VALUE: _VALUES,
             Source.QUALITY: doubts,

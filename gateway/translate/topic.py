@@ -74,6 +74,20 @@ class TopicTemplate:
         text = self._fill(lambda name: constants.get(name, wild))
         return "/".join(SINGLE_LEVEL if wild in level else level for level in text.split("/"))
 
+    def pattern(self, constants: Mapping[str, str]) -> re.Pattern[str]:
+        """Finds what varies in a topic of this template: a named group for each placeholder not constant."""
+        seen: set[str] = set()
+        expressions: list[str] = []
+        for position, piece in enumerate(self._pieces):
+            if position % 2 == 0 or piece in constants:
+                expressions.append(re.escape(constants[piece] if position % 2 else piece))
+            elif piece in seen:
+                expressions.append(f"(?P={piece})")
+            else:
+                seen.add(piece)
+                expressions.append(f"(?P<{piece}>[^/]+)" if piece in IDENTITY else f"(?P<{piece}>.+)")
+        return re.compile("".join(expressions))
+
     def _fill(self, value_of: Callable[[str], str]) -> str:
         return "".join(
             value_of(piece) if position % 2 else piece for position, piece in enumerate(self._pieces)
