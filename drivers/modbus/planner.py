@@ -42,7 +42,7 @@ class Span(msgspec.Struct, frozen=True):
         return str(first) if self.count == 1 else f"{first}..{self.end - 1}"
 
 
-class Field(msgspec.Struct, frozen=True):
+class Wanted(msgspec.Struct, frozen=True):
     """One value to read. `column` is the caller's number for it, `count` its registers or bits."""
 
     column: int
@@ -233,7 +233,7 @@ def cost(blocks: Iterable[Block]) -> Cost:
     return Cost(requests, registers, bits, requests * _READ_REQUEST_SIZE, answer_bytes)
 
 
-def make_plan(fields: Sequence[Field], options: Options, *, now_ns: int = 0) -> Plan:
+def make_plan(fields: Sequence[Wanted], options: Options, *, now_ns: int = 0) -> Plan:
     """Lay the fewest blocks that read all fields.
 
     Raises ValueError, for people, where that is impossible: limits out of range, a field beyond the table's
@@ -268,10 +268,10 @@ def _check_options(options: Options) -> None:
             raise ValueError(f"{name}: found {value}, expected {low}..{high}")
 
 
-def _atoms(fields: Sequence[Field]) -> list[_Atom]:
+def _atoms(fields: Sequence[Wanted]) -> list[_Atom]:
     """Fields at the same place, or of one group, are one atom."""
     places: dict[tuple[Table, int, int], list[int]] = {}
-    groups: dict[str, list[Field]] = {}
+    groups: dict[str, list[Wanted]] = {}
     for field in fields:
         if field.group is None:
             places.setdefault((field.table, field.start, field.start + field.count), []).append(field.column)
