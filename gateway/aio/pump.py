@@ -35,7 +35,7 @@ class Owner(Protocol):
         ...
 
     def link_down(self, reason: str) -> None:
-        """The link is gone; the events of `session.lost` were delivered before."""
+        """The link is gone; the events of `session.lost` follow."""
         ...
 
 
@@ -141,10 +141,10 @@ class Pump(asyncio.Protocol):
         self._transport = None
         self._traffic.losses += 1
         reason = self._reason or (f"{exc}" if exc else "closed")
+        self._owner.link_down(reason)
         events = self._session.lost(self._clock.monotonic_ns())
         if events:
             self._owner.link_events(events)
-        self._owner.link_down(reason)
         if not self.lost.done():
             self.lost.set_result(reason)
 

@@ -1,0 +1,294 @@
+"""One device behind a link: its scans, what refusals teach, and when it is left alone for a while."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Literal
+
+import msgspec
+
+from drivers.modbus.planner import Block, Plan
+from drivers.modbus.scan import Assembly, BlockRead, Decode
+from drivers.modbus.wire import pdu
+from drivers.modbus.wire.client import Answer, Event, Lost, Mismatched, Refused, TimedOut
+from drivers.modbus.wire.pdu import ExceptionCode
+from gateway.core import quality as q
+from gateway.core.point import Layout
+from gateway.core.quality import Quality
+
+_log = logging.getLogger("drivers.modbus")
+
+BUSY_ATTEMPTS_MAX: Final = 3  # how often a block that the device is too busy for is asked for in one scan
+BUSY_WAIT_NS: Final = 100_000_000
+
+_LOST: Final = q.BAD | q.COMM_LOST
+_BUSY: Final = frozenset({ExceptionCode.ACKNOWLEDGE, ExceptionCode.SERVER_DEVICE_BUSY})
+_UNREACHABLE: Final = frozenset(
+    {ExceptionCode.GATEWAY_PATH_UNAVAILABLE, ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND}
+)
+_MAP_FAULT: Final = frozenset({ExceptionCode.ILLEGAL_FUNCTION, ExceptionCode.ILLEGAL_DATA_VALUE})
+
+DeviceState = Literal["ok", "degraded", "demoted", "unknown"]
+
+
+class Demotion(msgspec.Struct, frozen=True):
+    """After so many failures in a row a device is only asked again every `retry_ns`."""
+
+    after: int = 3
+    retry_ns: int = 30_000_000_000
+
+
+class Device:
+    """A unit and its health. A device that does not answer costs its link one timeout per `retry_ns`."""
+
+    def __init__(self, *, name: str, unit: int, timeout_ns: int, demotion: Demotion) -> None:
+        self.name: Final = name
+        self.unit: Final = unit
+        self.timeout_ns: Final = timeout_ns
+        self.scans: list[Scan] = []
+        self.reason = ""
+        self.scan_count = 0
+        self.failure_count = 0
+        self._demotion = demotion
+        self._failures_in_row = 0
+        self._asked_again_ns = 0
+        self._has_answered = False
+
+    @property
+    def state(self) -> DeviceState:
+        """For the status page."""
+        if self._failures_in_row >= self._demotion.after:
+            return "demoted"
+        if self.reason:
+            return "degraded"
+        return "ok" if self._has_answered else "unknown"
+
+    def is_left_alone(self, now_ns: int) -> bool:
+        """Whether it failed too often and it is not yet time to try again."""
+        return self._failures_in_row >= self._demotion.after and now_ns < self._asked_again_ns
+
+    def failed(self, reason: str, now_ns: int) -> None:
+        """No answer, or one that cannot be used."""
+        self.failure_count += 1
+        self._failures_in_row += 1
+        self._asked_again_ns = now_ns + self._demotion.retry_ns
+        self.reason = reason
+        if self._failures_in_row == self._demotion.after:
+            _log.warning(
+                "device does not answer, asking it less often until it does",
+                extra={"device": self.name, "reason": reason, "every_s": self._demotion.retry_ns / 1e9},
+            )
+
+    def answered(self) -> None:
+        """It is alive."""
+        if self._failures_in_row >= self._demotion.after:
+            _log.info("device answers again", extra={"device": self.name})
+        self._failures_in_row = 0
+        self._has_answered = True
+
+    def link_back(self) -> None:
+        """A new connection: try at once."""
+        self._asked_again_ns = 0
+
+
+class ReadJob:
+    """One block of one running scan, in the link's queue."""
+
+    __slots__ = ("attempts", "block", "is_probe", "scan")
+
+    def __init__(self, scan: Scan, block: BlockRead, *, is_probe: bool = False) -> None:
+        self.scan = scan
+        self.block = block
+        self.is_probe = is_probe
+        self.attempts = 1
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What a scan wants after an answer: jobs to send now, jobs to send later, and whether it is complete."""
+
+    now: tuple[ReadJob, ...] = ()
+    later: tuple[ReadJob, ...] = ()
+    is_complete: bool = False
+
+
+_COMPLETE: Final = Verdict(is_complete=True)
+_WAIT: Final = Verdict()
+
+
+class Scan:
+    """One scan class of one device. At most one run of it is under way."""
+
+    def __init__(
+        self,
+        *,
+        device: Device,
+        layout: Layout,
+        plan: Plan,
+        compile_decode: Callable[[Block], Decode],
+    ) -> None:
+        self.device: Final = device
+        self.layout: Final = layout
+        self.assembly: Final = Assembly(layout)
+        self.is_lost_told = False  # whether the sink knows already that nothing can be read
+        self.aborted: Quality = 0  # why the rest of this run is not sent
+        self._plan = plan
+        self._compile_decode = compile_decode
+        self._compiled: dict[Block, BlockRead] = {}
+        self._waiting = 0
+        self._run: list[BlockRead] = []  # the blocks of this run, refused ones replaced by their halves
+        self._has_learned = False
+        self._faults: set[tuple[Block, int]] = set()  # what was logged already
+        self._install()
+
+    def start(self, now_ns: int) -> list[ReadJob]:
+        """The requests of a new run."""
+        self.device.scan_count += 1
+        self.aborted = 0
+        self._run = list(self.assembly.blocks)
+        self._has_learned = False
+        jobs = [ReadJob(self, block) for block in self._run]
+        if self._plan.probe_due(now_ns):
+            self._plan = self._plan.probe(now_ns)
+        if self._plan.probes:
+            jobs += [ReadJob(self, self._block_read(block), is_probe=True) for block in self._plan.probes]
+        self._waiting = len(jobs)
+        return jobs
+
+    def link_back(self, now_ns: int) -> None:
+        """A new connection: what was refused may be legal now."""
+        if self._plan.dead_columns:
+            self._plan = self._plan.probe(now_ns)
+
+    def take(self, job: ReadJob, event: Event, now_ns: int) -> Verdict:
+        """An answer to one of this run's requests."""
+        if event.__class__ is Answer:
+            job.block.take(event.data)
+            if job.is_probe:
+                self._run.append(job.block)
+            if self._faults:
+                self._faults = {fault for fault in self._faults if fault[0] != job.block.block}
+            if self._plan.is_learning:
+                self._learn(self._plan.accepted(job.block.block))
+            self.device.answered()
+            return self._one_less()
+        if isinstance(event, Refused):
+            return self._refused(job, event.code, now_ns)
+        if isinstance(event, Lost):
+            return self.skip(job, _LOST)
+        if isinstance(event, TimedOut):
+            reason = f"no answer within {self.device.timeout_ns // 1_000_000} ms"
+        else:
+            assert isinstance(event, Mismatched)
+            reason = f"wrong answer: found {event.found}, expected {event.expected}"
+        self.device.failed(reason, now_ns)
+        self.aborted = _LOST
+        return self.skip(job, _LOST)
+
+    def skip(self, job: ReadJob, quality: Quality) -> Verdict:
+        """The request was not answered and will not be asked again in this run."""
+        if not job.is_probe:
+            job.block.fail(quality)
+        return self._one_less()
+
+    def finish(self) -> None:
+        """The run is complete: make the assembly ready for its batch."""
+        if self._has_learned:
+            self.assembly.set_blocks(self._run, missing=self._missing())
+        if not self.aborted and not self._faults and not self._plan.dead_columns:
+            self.device.reason = ""
+
+    def settle(self) -> None:
+        """The batch was made: use what was learned from the next run on."""
+        if self._has_learned:
+            self._install()
+
+    # Refusals
+
+    def _refused(self, job: ReadJob, code: int, now_ns: int) -> Verdict:
+        device = self.device
+        if code in _UNREACHABLE:
+            device.failed(pdu.meaning(code), now_ns)
+            self.aborted = _LOST
+            return self.skip(job, _LOST)
+        device.answered()
+        if code == ExceptionCode.ILLEGAL_DATA_ADDRESS:
+            return self._narrow(job)
+        if code in _BUSY and job.attempts < BUSY_ATTEMPTS_MAX:
+            job.attempts += 1
+            return Verdict(later=(job,))
+        device.failure_count += 1
+        self._log_fault(job.block.block, code)
+        return self.skip(job, q.BAD | (q.CONFIG_FAULT if code in _MAP_FAULT else q.DEVICE_FAILURE))
+
+    def _narrow(self, job: ReadJob) -> Verdict:
+        """Illegal address: read the block in halves, in this very run, until the culprit is alone."""
+        before = self._plan
+        self._learn(before.refused(job.block.block))
+        if job.is_probe:
+            return self._one_less()
+        if job.block in self._run:
+            self._run.remove(job.block)
+        known = set(before.blocks)
+        halves = [block for block in self._plan.blocks if block not in known]
+        own = set(job.block.columns)
+        halves = [block for block in halves if own.issuperset(block.columns)]
+        if len(halves) == 2 and sum(len(block.columns) for block in halves) == len(job.block.columns):
+            jobs = tuple(ReadJob(self, self._block_read(block)) for block in halves)
+            self._run += [half.block for half in jobs]
+            self._waiting += 1  # two more, one less
+            return Verdict(now=jobs)
+        for column in job.block.columns:
+            if column in self._plan.dead_columns:
+                self._log_hole(column)
+        if not own <= self._plan.dead_columns:
+            job.block.fail(q.BAD | q.NO_SUCH_ADDRESS)
+            self._run.append(job.block)
+        return self._one_less()
+
+    def _learn(self, plan: Plan) -> None:
+        if plan is not self._plan:
+            self._plan = plan
+            self._has_learned = True
+
+    def _missing(self) -> dict[int, Quality]:
+        return dict.fromkeys(self._plan.dead_columns, q.BAD | q.NO_SUCH_ADDRESS)
+
+    def _install(self) -> None:
+        # Where a search is open the plan still has refused blocks' halves only: all of it is readable.
+        blocks = [self._block_read(block) for block in self._plan.blocks]
+        self._compiled = {read.block: read for read in blocks}
+        self.assembly.set_blocks(blocks, missing=self._missing())
+
+    def _block_read(self, block: Block) -> BlockRead:
+        read = self._compiled.get(block)
+        if read is None:
+            request = pdu.read(block.table, start=block.start, count=block.count)
+            read = BlockRead(
+                block=block, pdu=request, decode=self._compile_decode(block), columns=block.columns
+            )
+            self._compiled[block] = read
+        return read
+
+    def _one_less(self) -> Verdict:
+        self._waiting -= 1
+        return _WAIT if self._waiting else _COMPLETE
+
+    # What people are told, once
+
+    def _log_hole(self, column: int) -> None:
+        point = self.layout.points[column]
+        self.device.reason = f"{point.name}: the device has no such address"
+        _log.warning(
+            "device refuses this address, its tag is bad and the others are read without it",
+            extra={"device": self.device.name, "tag": point.tag},
+        )
+
+    def _log_fault(self, block: Block, code: int) -> None:
+        self.device.reason = f"{block.span}: {pdu.meaning(code)}"
+        if (block, code) not in self._faults:
+            self._faults.add((block, code))
+            _log.warning(
+                "device refuses to read",
+                extra={"device": self.device.name, "block": str(block.span), "reason": pdu.meaning(code)},
+            )

@@ -1,0 +1,192 @@
+"""One write to one point: which requests, what their answers mean, and the read-back."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeAlias
+
+import msgspec
+
+from drivers.modbus.wire import pdu
+from drivers.modbus.wire.client import Answer, Event, Lost, Mismatched, Refused, TimedOut
+from drivers.modbus.wire.pdu import ExceptionCode, Table
+from gateway.core.clock import Clock
+from gateway.core.command import Command, CommandResult, Outcome
+from gateway.core.point import Value
+
+VERIFY_WITHIN_DEFAULT_NS: Final = 2_000_000_000
+_VERIFY_WAIT_S: Final = 0.05  # between two read-backs
+# Answers after which the device may or may not have written
+_MAYBE_DONE: Final = frozenset(
+    {
+        ExceptionCode.SERVER_DEVICE_FAILURE,
+        ExceptionCode.ACKNOWLEDGE,
+        ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND,
+    }
+)
+
+
+class WriteFunction(enum.Enum):
+    """Which function code writes registers."""
+
+    AUTO = "auto"  # 6 for one register, 16 for more
+    SINGLE = "single"  # 6 only
+    MULTIPLE = "multiple"  # 16 (15 for coils) also for one
+
+
+class BitWrite(enum.Enum):
+    """How one bit of a register is written."""
+
+    MASK = "mask"  # function 22: the device changes the bit itself
+    READ_MODIFY_WRITE = "rmw"  # read, change, write: another writer in between is overwritten
+    REFUSE = "refuse"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """One request; not sent after `deadline_ns` of the monotonic clock."""
+
+    unit: int
+    pdu: bytes
+    deadline_ns: int
+
+
+Ask: TypeAlias = Callable[[Step], Awaitable[Event | None]]
+
+
+class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """A writable point, compiled."""
+
+    unit: int
+    table: Table
+    start: int
+    count: int  # registers; 1 for a coil
+    encode: Callable[
+        [Value], bytes
+    ]  # registers in wire order; one byte 0 or 1 for coils and bits; ValueError
+    decode: Callable[[bytes], Value]  # of a read answer's data
+    function: WriteFunction = WriteFunction.AUTO
+    bit: int | None = None  # of a register, 0 is the least significant
+    bit_write: BitWrite = BitWrite.REFUSE
+    verify_within_ns: int = 0  # 0: no read-back
+
+    def steps(self, value: Value) -> Steps:
+        """What it takes to write `value`. Raises ValueError with found and expected."""
+        return Steps(self, self.encode(value))
+
+    def read_pdu(self) -> bytes:
+        """The request that reads it back."""
+        return pdu.read(self.table, start=self.start, count=self.count)
+
+
+class Steps:
+    """One command on its way to one target."""
+
+    __slots__ = ("_data", "_target")
+
+    def __init__(self, target: WriteTarget, data: bytes) -> None:
+        self._target = target
+        self._data = data
+
+    async def carry_out(
+        self, command: Command, ask: Ask, on_sent: Callable[[], None] | None, clock: Clock
+    ) -> CommandResult:
+        """Write and read back. Nothing is repeated."""
+        deadline_ns = command.deadline_monotonic_ns
+        request = self._write_pdu()
+        if request is None:  # read, modify, write
+            event = await ask(self._step(self._target.read_pdu(), deadline_ns))
+            if not isinstance(event, Answer):
+                outcome, reason = _meaning(event)
+                if outcome is Outcome.UNKNOWN:
+                    outcome = Outcome.REJECTED  # only the read is in doubt, nothing was written
+                return _result(command, outcome, f"reading the register before changing its bit: {reason}")
+            request = self._modified_pdu(event.data)
+        event = await ask(self._step(request, deadline_ns))
+        if not isinstance(event, Answer):
+            return _result(command, *_meaning(event))
+        if on_sent is not None:
+            on_sent()
+        if not self._target.verify_within_ns:
+            return _result(command, Outcome.SENT, "")
+        return await self._verify(command, ask, clock)
+
+    def _step(self, request: bytes, deadline_ns: int) -> Step:
+        return Step(self._target.unit, request, deadline_ns)
+
+    def _write_pdu(self) -> bytes | None:
+        target, data = self._target, self._data
+        if target.table is Table.COILS:
+            if target.function is WriteFunction.MULTIPLE:
+                return pdu.write_multiple_coils(target.start, (bool(data[0]),))
+            return pdu.write_single_coil(target.start, on=bool(data[0]))
+        if target.bit is not None:
+            if target.bit_write is BitWrite.READ_MODIFY_WRITE:
+                return None
+            mask = 1 << target.bit
+            return pdu.mask_write_register(
+                target.start, and_mask=0xFFFF & ~mask, or_mask=mask if data[0] else 0
+            )
+        return self._register_pdu(data)
+
+    def _modified_pdu(self, found: bytes) -> bytes:
+        assert self._target.bit is not None
+        mask = 1 << self._target.bit
+        register = int.from_bytes(found, "big")
+        register = register | mask if self._data[0] else register & ~mask
+        return self._register_pdu(register.to_bytes(2, "big"))
+
+    def _register_pdu(self, data: bytes) -> bytes:
+        target = self._target
+        if len(data) == 2 and target.function is not WriteFunction.MULTIPLE:
+            return pdu.write_single_register(target.start, int.from_bytes(data, "big"))
+        return pdu.write_multiple_registers(target.start, data)
+
+    async def _verify(self, command: Command, ask: Ask, clock: Clock) -> CommandResult:
+        target = self._target
+        deadline_ns = clock.monotonic_ns() + target.verify_within_ns
+        while True:
+            event = await ask(self._step(target.read_pdu(), deadline_ns))
+            if isinstance(event, Answer):
+                value = target.decode(event.data)
+                if self._is_as_written(event.data):
+                    return _result(command, Outcome.VERIFIED, "", value)
+                reason = f"confirmed by the device, but it reads back {value!r}, expected {command.value!r}"
+            else:
+                value = None
+                reason = f"confirmed by the device, but it cannot be read back: {_meaning(event)[1]}"
+            if clock.monotonic_ns() + _VERIFY_WAIT_S * 1e9 >= deadline_ns:
+                return _result(command, Outcome.UNKNOWN, reason, value)
+            await asyncio.sleep(_VERIFY_WAIT_S)
+
+    def _is_as_written(self, found: bytes) -> bool:
+        target = self._target
+        if target.table is Table.COILS:
+            return bool(found[0] & 1) == bool(self._data[0])
+        if target.bit is not None:
+            return bool(int.from_bytes(found, "big") >> target.bit & 1) == bool(self._data[0])
+        return found == self._data
+
+
+def _meaning(event: Event | None) -> tuple[Outcome, str]:
+    """What became of a request that was not answered well."""
+    if event is None:
+        return Outcome.EXPIRED, "its time ran out while it waited for the link"
+    if isinstance(event, Refused):
+        outcome = Outcome.UNKNOWN if event.code in _MAYBE_DONE else Outcome.REJECTED
+        return outcome, pdu.meaning(event.code)
+    if isinstance(event, TimedOut):
+        if event.was_sent:
+            return Outcome.UNKNOWN, "sent, no answer in time"
+        return Outcome.EXPIRED, "not sent in time"
+    if isinstance(event, Lost):
+        if event.was_sent:
+            return Outcome.UNKNOWN, "sent, the link went down before the answer"
+        return Outcome.REJECTED, "the link went down before it was sent"
+    assert isinstance(event, Mismatched)
+    return Outcome.UNKNOWN, f"wrong answer: found {event.found}, expected {event.expected}"
+
+
+def _result(command: Command, outcome: Outcome, reason: str, value: Value = None) -> CommandResult:
+    return CommandResult(id=command.id, outcome=outcome, reason=reason, value=value)

@@ -1,0 +1,76 @@
+"""Log lines: readable on a terminal, JSON with a priority prefix under systemd."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import sys
+from typing import Any, Final, TextIO
+
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+# sd-daemon(3): a line that begins with <n> is stored with that syslog priority
+_PRIORITY: Final = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
+_COLOUR: Final = {"CRITICAL": "\x1b[1;31m", "ERROR": "\x1b[31m", "WARNING": "\x1b[33m", "INFO": "\x1b[32m"}
+_DIM: Final = "\x1b[2m"
+_RESET: Final = "\x1b[0m"
+
+
+def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
+    """Send all logs to `stream` (standard error): JSON where systemd collects it, else lines for people."""
+    stream = stream or sys.stderr
+    handler = logging.StreamHandler(stream)
+    if "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(JsonLines())
+    else:
+        handler.setFormatter(TerminalLines(has_colour=stream.isatty() and "NO_COLOR" not in os.environ))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+class JsonLines(logging.Formatter):
+    """One object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """`<6>{"level":…,"logger":…,"message":…, fields…}`; journald adds the time."""
+        out: dict[str, Any] = {"level": record.levelname.lower(), "logger": record.name}
+        out["message"] = record.getMessage()
+        out.update(_fields(record))
+        if record.exc_info:
+            out["exception"] = self.formatException(record.exc_info)
+        return f"<{_PRIORITY.get(record.levelname, 6)}>{json.dumps(out, default=str, ensure_ascii=False)}"
+
+
+class TerminalLines(logging.Formatter):
+    """`12:00:00.123 WARNING link is down, trying again until it is back  link=plc address=…`."""
+
+    def __init__(self, *, has_colour: bool) -> None:
+        super().__init__()
+        self._has_colour = has_colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time of day, level, message, then the facts."""
+        moment = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC).astimezone()
+        time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
+        level = f"{record.levelname:<7}"
+        facts = " ".join(f"{key}={_quoted(value)}" for key, value in _fields(record).items())
+        if self._has_colour:
+            time, facts = f"{_DIM}{time}{_RESET}", f"{_DIM}{facts}{_RESET}" if facts else ""
+            level = f"{_COLOUR.get(record.levelname, '')}{level}{_RESET}"
+        line = f"{time} {level} {record.getMessage()}"
+        if facts:
+            line += f"  {facts}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if not text or any(c in text for c in ' "\n') else text
