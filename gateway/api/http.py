@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -267,7 +268,11 @@ class _Connection(asyncio.Protocol):
         if is_last:
             headers.append(("Connection", "close"))
         parts = [
-            self._http.send(h11.Response(status_code=response.code, headers=headers)),
+            self._http.send(
+                h11.Response(
+                    status_code=response.code, headers=headers, reason=HTTPStatus(response.code).phrase
+                )
+            ),
             b"" if is_head else self._http.send(h11.Data(data=response.body)),
             self._http.send(h11.EndOfMessage()),
         ]
