@@ -106,13 +106,12 @@ def shown(text: str) -> str:
     return ascii(cut) if any(not character.isprintable() for character in cut) else repr(cut)
 
 
-def _whole(found: float) -> int:
-    if isinstance(found, float) and not found.is_integer():
+def _whole(found: float | int) -> int:  # noqa: PYI041  # an int here is not rounded to a float
+    if found in (math.inf, -math.inf) or found != int(found):
         raise Refused(f"found {found!r}, expected {EXPECTED[ValueType.INT]}")
-    whole = int(found)
-    if not INTEGER_MIN <= whole <= INTEGER_MAX:
+    if not INTEGER_MIN <= found <= INTEGER_MAX:
         raise Refused(f"found {shown(str(found))}, expected {INTEGER_MIN} to {INTEGER_MAX}")
-    return whole
+    return int(found)
 
 
 def _finite(found: float) -> float:
