@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Final, Self
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, Self
 
 from gateway.aio.endpoint import Backoff
 from gateway.core.errors import InvariantError
@@ -46,6 +46,10 @@ class Supervisor:
         self._tasks[name] = task
         task.add_done_callback(lambda done: self._forget(name, done))
 
+    def launch(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` once, beside everything else; its crash is logged and goes no further."""
+        self._group.create_task(self._once(name, work), name=name)
+
     async def stop(self, name: str, *, timeout_s: float = 3.0) -> None:
         """Cancel one and wait for its end, at most `timeout_s`."""
         task = self._tasks.get(name)
@@ -59,6 +63,15 @@ class Supervisor:
     def _forget(self, name: str, task: asyncio.Task[None]) -> None:
         if self._tasks.get(name) is task:
             del self._tasks[name]
+
+    async def _once(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except InvariantError:
+            raise
+        except Exception:  # noqa: BLE001 - as in `_keep`
+            self.crashes[name] = self.crashes.get(name, 0) + 1
+            _log.exception("task crashed", extra={"task": name})
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(first_s=_FIRST_WAIT_S, limit_s=_LIMIT_WAIT_S)

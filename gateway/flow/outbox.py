@@ -204,6 +204,13 @@ class Outbox:
         self.in_flight -= 1
         self._cursor.acknowledge(entry.after, entry.position)
 
+    def send_again(self, entry: Entry) -> None:
+        """`entry` did not go out after all: read it from the journal once more."""
+        self.in_flight -= 1
+        self._leave_first_hole()
+        self._holes.appendleft(_Hole(entry.after, entry.position))
+        self._wake()
+
     @property
     def is_behind(self) -> bool:
         """Whether something is still to be read from the journal."""
@@ -265,6 +272,12 @@ class Outbox:
             is_historical=True,
         )
 
+    def _leave_first_hole(self) -> None:
+        """What was read ahead of it is read again when its turn comes back."""
+        self._chunk.clear()
+        if self._holes:
+            self._holes[0].reader = None
+
     def _close(self, hole: _Hole) -> None:
         """All of it was handed out; what the journal no longer has of it counts as passed."""
         if hole.after < hole.upto:
@@ -282,6 +295,9 @@ class Outbox:
 
         def done(records: Sequence[StoredRecord]) -> None:
             self._is_reading = False
+            if not self._holes or self._holes[0] is not hole or hole.reader is not reader:
+                self._wake()  # another one came first meanwhile
+                return
             self._chunk.extend(records)
             if records:
                 self._wake()
