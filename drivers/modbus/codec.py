@@ -1,8 +1,8 @@
 """Registers and bits to engineering values, and back.
 
-A block is decoded by one function made for it: `struct` once for each byte view, checks only where declared. A
-view is the block as it came, or with the bytes of each word swapped; read big- or little-endian that gives all
-four orders: ABCD raw/big, DCBA raw/little, BADC swapped/big, CDAB swapped/little.
+A block is decoded by one function made for it: `struct` once for each byte view, checks only where declared.
+A view is the block as it came, or with the bytes of each word swapped; read big- or little-endian that gives
+all four orders: ABCD raw/big, DCBA raw/little, BADC swapped/big, CDAB swapped/little.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ Raises ValueError when the data are not as long as the block.
 def compile_block(fields: Sequence[Field], *, table: Table, start: int, count: int) -> Decoder:
     """Make the decoder of one block: `count` items of `table` from `start`, in which all fields lie.
 
-    A value that is None is bad/invalid: sentinel, NaN, infinite, wrong BCD digit, text that cannot be decoded.
-    When all are good, the quality is the one integer 0. Raises ValueError for a field outside the block or not
-    of the table's kind.
+    A value that is None is bad/invalid: sentinel, NaN, infinite, wrong BCD digit, undecodable text. When all
+    are good, the quality is the one integer 0. Raises ValueError for a field outside the block or not of the
+    table's kind.
     """
     for field in fields:
         if not start <= field.start <= field.start + field.count <= start + count:
@@ -329,9 +329,9 @@ def _text_decoder(charset: Charset) -> Callable[[bytes], str | None]:
 def encode(field: Field, value: Value, *, low: float | None = None, high: float | None = None) -> bytes:
     """The registers to write for an engineering value; for a coil one byte, 0 or 1.
 
-    `low` and `high` bound the engineering value. Raises ValueError, for people, for what cannot be written: wrong
-    Python type, NaN, beyond the bounds or the type, a sentinel, a string that is too long. A scaled value is
-    rounded to the nearest raw one, half away from zero. A bit of a register is for `masks`.
+    `low` and `high` bound the engineering value. Raises ValueError, for people, for what cannot be written:
+    wrong Python type, NaN, beyond the bounds or the type, a sentinel, a string that is too long. A scaled value
+    is rounded to the nearest raw one, half away from zero. A bit of a register is for `masks`.
     """
     if field.type is DataType.BOOL:
         if field.bit is not None:
@@ -416,7 +416,7 @@ def _encode_text(field: Field, value: Value) -> bytes:
         raise ValueError(f"found {wrong!r}, expected characters of {field.charset.value}") from None
     size = field.length * 2
     if len(data) > size:
-        raise ValueError(f"found {len(data)} bytes of text, expected at most {size} ({field.length} registers)")
+        raise ValueError(f"found {len(data)} bytes of text, expected up to {size}")
     return data.ljust(size, b"\0")
 
 

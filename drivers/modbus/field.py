@@ -95,14 +95,14 @@ class Scale(msgspec.Struct, frozen=True):
         raw_low, raw_high = (_exact("raw", value) for value in raw)
         eu_low, eu_high = (_exact("eu", value) for value in eu)
         if raw_low == raw_high or eu_low == eu_high:
-            raise ValueError(f"scale: found raw {list(raw)}, eu {list(eu)}, expected two different ends in each")
+            raise ValueError(f"scale: found raw {list(raw)}, eu {list(eu)}, expected two different ends")
         factor = (eu_high - eu_low) / (raw_high - raw_low)
         return cls._of(factor, eu_low - raw_low * factor)
 
     @classmethod
     def _of(cls, factor: Fraction, offset: Fraction) -> Scale:
         if not 1 / Fraction(SCALE_MAGNITUDE_MAX) <= abs(factor) <= SCALE_MAGNITUDE_MAX:
-            raise ValueError(f"scale: found factor {float(factor):g}, expected 1e-30 to 1e30 or -1e30 to -1e-30")
+            raise ValueError(f"scale: found factor {float(factor):g}, expected 1e-30 to 1e30, either sign")
         denominator = math.lcm(factor.denominator, offset.denominator)
         return cls(int(factor * denominator), int(offset * denominator), denominator)
 
@@ -167,7 +167,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         if self.type is DataType.STRING and not 1 <= self.length <= STRING_REGISTERS_MAX:
             raise ValueError(f"length: found {self.length}, expected 1..{STRING_REGISTERS_MAX} registers")
         if self.type is not DataType.STRING and self.length != 1:
-            raise ValueError(f"length: found {self.length} with type {self.type.value}, expected on strings only")
+            raise ValueError(f"length: found {self.length} with {self.type.value}, expected on strings only")
         plain = self.type in {DataType.BOOL, DataType.STRING}
         if plain and (self.scale or self.invalid or self.low is not None or self.high is not None):
             raise ValueError(f"scale, invalid or range with type {self.type.value}: expected on numbers only")
@@ -200,7 +200,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
     def _sentinel(self, number: float) -> float:
         if self.type.is_float:
             if isinstance(number, bool) or not math.isfinite(number):
-                raise ValueError(f"invalid: found {number!r}, expected a finite number (NaN is invalid anyway)")
+                raise ValueError(f"invalid: found {number!r}, expected a finite number (NaN is so anyway)")
             return through(self.type, float(number))
         code, registers, low, _ = SHAPES[self.type]
         size = 16 * registers

@@ -1,0 +1,202 @@
+"""PDUs against the examples of the standard and a real capture."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from drivers.modbus.wire import pdu
+from drivers.modbus.wire.pdu import ExceptionCode, FunctionCode, MaskWrite, ReadRequest, Table, WriteBits, WriteRegisters
+from gateway.core.errors import LocalProtocolError
+
+# Request, response: the example tables of MODBUS Application Protocol Specification V1.1b3, by clause.
+EXAMPLES = {
+    "6.1 read coils 20-38": ("01 0013 0013", "01 03 CD6B05"),
+    "6.2 read discrete inputs 197-218": ("02 00C4 0016", "02 03 ACDB35"),
+    "6.3 read holding registers 108-110": ("03 006B 0003", "03 06 022B 0000 0064"),
+    "6.4 read input register 9": ("04 0008 0001", "04 02 000A"),
+    "6.5 write coil 173 on": ("05 00AC FF00", "05 00AC FF00"),
+    "6.6 write register 2": ("06 0001 0003", "06 0001 0003"),
+    "6.11 write ten coils from 20": ("0F 0013 000A 02 CD01", "0F 0013 000A"),
+    "6.12 write two registers from 2": ("10 0001 0002 04 000A 0102", "10 0001 0002"),
+    "6.16 mask write register 5": ("16 0004 00F2 0025", "16 0004 00F2 0025"),
+}
+
+
+def example(clause: str) -> tuple[bytes, bytes]:
+    (texts,) = (texts for name, texts in EXAMPLES.items() if name.startswith(clause + " "))
+    request, response = (bytes.fromhex(text) for text in texts)
+    return request, response
+
+
+COILS_20_TO_29 = (True, False, True, True, False, False, True, True, True, False)  # clause 6.11, written out
+
+
+@pytest.mark.parametrize(
+    ("clause", "built"),
+    [
+        ("6.1", pdu.read(Table.COILS, start=19, count=19)),
+        ("6.2", pdu.read(Table.DISCRETE_INPUTS, start=196, count=22)),
+        ("6.3", pdu.read(Table.HOLDING_REGISTERS, start=107, count=3)),
+        ("6.4", pdu.read(Table.INPUT_REGISTERS, start=8, count=1)),
+        ("6.5", pdu.write_single_coil(172, on=True)),
+        ("6.6", pdu.write_single_register(1, 3)),
+        ("6.11", pdu.write_multiple_coils(19, COILS_20_TO_29)),
+        ("6.12", pdu.write_multiple_registers(1, bytes.fromhex("000A0102"))),
+        ("6.16", pdu.mask_write_register(4, and_mask=0xF2, or_mask=0x25)),
+    ],
+)
+def test_requests_are_those_of_the_standard(clause: str, built: bytes) -> None:
+    assert built == example(clause)[0]
+
+
+@pytest.mark.parametrize(
+    ("clause", "parsed"),
+    [
+        ("6.1", ReadRequest(Table.COILS, 19, 19)),
+        ("6.2", ReadRequest(Table.DISCRETE_INPUTS, 196, 22)),
+        ("6.3", ReadRequest(Table.HOLDING_REGISTERS, 107, 3)),
+        ("6.4", ReadRequest(Table.INPUT_REGISTERS, 8, 1)),
+        ("6.5", WriteBits(FunctionCode.WRITE_SINGLE_COIL, 172, 1, b"\x01")),
+        ("6.6", WriteRegisters(FunctionCode.WRITE_SINGLE_REGISTER, 1, b"\x00\x03")),
+        ("6.11", WriteBits(FunctionCode.WRITE_MULTIPLE_COILS, 19, 10, b"\xcd\x01")),
+        ("6.12", WriteRegisters(FunctionCode.WRITE_MULTIPLE_REGISTERS, 1, bytes.fromhex("000A0102"))),
+        ("6.16", MaskWrite(4, 0xF2, 0x25)),
+    ],
+)
+def test_a_server_understands_the_requests_of_the_standard(clause: str, parsed: pdu.Request) -> None:
+    assert pdu.parse_request(example(clause)[0]) == parsed
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_the_answers_of_the_standard_are_those_expected(name: str) -> None:
+    request, response = example(name.split(maxsplit=1)[0])
+    head, size = pdu.response_head(request)
+    assert response.startswith(head)
+    assert len(response) == size
+
+
+def test_bits_are_packed_from_the_least_significant_as_in_clause_6_1() -> None:
+    status = pdu.unpack_bits(bytes.fromhex("CD6B05"), 19)
+    assert status[:8] == (True, False, True, True, False, False, True, True)  # outputs 20 to 27, CD
+    assert status[16:] == (True, False, True)  # outputs 36 to 38, 05
+    assert pdu.pack_bits(status) == bytes.fromhex("CD6B05")
+
+
+@given(st.lists(st.booleans(), max_size=2000))
+def test_packed_bits_come_back(bits: list[bool]) -> None:
+    packed = pdu.pack_bits(bits)
+    assert len(packed) == (len(bits) + 7) // 8
+    assert pdu.unpack_bits(packed, len(bits)) == tuple(bits)
+
+
+@pytest.mark.parametrize(
+    ("table", "count_max"),
+    [(Table.COILS, 2000), (Table.DISCRETE_INPUTS, 2000), (Table.HOLDING_REGISTERS, 125), (Table.INPUT_REGISTERS, 125)],
+)
+def test_reads_end_at_the_limits_of_the_standard(table: Table, count_max: int) -> None:
+    request = pdu.read(table, start=0x10000 - count_max, count=count_max)
+    assert pdu.parse_request(request) == ReadRequest(table, 0x10000 - count_max, count_max)
+    head, size = pdu.response_head(request)
+    assert head[1] == size - 2
+    assert size <= pdu.PDU_SIZE_MAX
+    with pytest.raises(LocalProtocolError, match=f"expected 1..{count_max}"):
+        pdu.read(table, start=0, count=count_max + 1)
+    with pytest.raises(LocalProtocolError, match="expected 1"):
+        pdu.read(table, start=0, count=0)
+    with pytest.raises(LocalProtocolError, match=r"0\.\.65535"):
+        pdu.read(table, start=0x10000 - count_max + 1, count=count_max)
+
+
+def test_writes_end_at_the_limits_of_the_standard() -> None:
+    assert len(pdu.write_multiple_coils(0, [True] * 1968)) == 6 + 246
+    assert len(pdu.write_multiple_registers(0, bytes(246))) == 6 + 246
+    for wrong in (
+        lambda: pdu.write_multiple_coils(0, [True] * 1969),
+        lambda: pdu.write_multiple_coils(0, []),
+        lambda: pdu.write_multiple_registers(0, bytes(248)),
+        lambda: pdu.write_multiple_registers(0, b""),
+        lambda: pdu.write_multiple_registers(0, b"\x00"),
+        lambda: pdu.write_multiple_registers(0xFFFF, bytes(4)),
+        lambda: pdu.write_single_register(0, 0x10000),
+        lambda: pdu.write_single_register(0, -1),
+        lambda: pdu.write_single_register(0x10000, 0),
+        lambda: pdu.write_single_coil(-1, on=True),
+        lambda: pdu.mask_write_register(0, and_mask=0x10000, or_mask=0),
+        lambda: pdu.mask_write_register(0, and_mask=0, or_mask=-1),
+    ):
+        with pytest.raises(LocalProtocolError, match="expected"):
+            wrong()
+
+
+ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = ExceptionCode(1), ExceptionCode(2), ExceptionCode(3)
+
+
+@pytest.mark.parametrize(
+    ("request_hex", "code"),
+    [
+        ("", ILLEGAL_FUNCTION),
+        ("00", ILLEGAL_FUNCTION),
+        ("07", ILLEGAL_FUNCTION),
+        ("2b0e0100", ILLEGAL_FUNCTION),
+        ("83 0000 0001", ILLEGAL_FUNCTION),
+        ("03 0000 0000", ILLEGAL_VALUE),  # no register
+        ("03 0000 007e", ILLEGAL_VALUE),  # 126 registers
+        ("01 0000 07d1", ILLEGAL_VALUE),  # 2001 bits
+        ("03 0000 00", ILLEGAL_VALUE),  # cut
+        ("03 0000 0001 00", ILLEGAL_VALUE),  # a byte too many
+        ("03 ffff 0002", ILLEGAL_ADDRESS),
+        ("01 ffff 0002", ILLEGAL_ADDRESS),
+        ("05 0000 0001", ILLEGAL_VALUE),  # neither on nor off
+        ("05 0000", ILLEGAL_VALUE),
+        ("06 0000 0000 00", ILLEGAL_VALUE),
+        ("0f 0000 0000 00", ILLEGAL_VALUE),
+        ("0f 0000 0009 01 ff", ILLEGAL_VALUE),  # nine coils in one byte
+        ("0f 0000 0008 02 ff", ILLEGAL_VALUE),  # says two bytes, has one
+        ("0f ffff 0002 01 03", ILLEGAL_ADDRESS),
+        ("0f 0000", ILLEGAL_VALUE),
+        ("10 0000 0001 02 00", ILLEGAL_VALUE),
+        ("10 0000 007c f8" + 124 * "0000", ILLEGAL_VALUE),  # 124 registers
+        ("10 ffff 0002 04 0000 0000", ILLEGAL_ADDRESS),
+        ("16 0000 0000", ILLEGAL_VALUE),
+    ],
+)
+def test_requests_are_refused_with_the_code_of_the_standard(request_hex: str, code: ExceptionCode) -> None:
+    assert pdu.parse_request(bytes.fromhex(request_hex)) is code
+
+
+@given(st.binary(max_size=260))
+def test_any_request_is_understood_or_refused(data: bytes) -> None:
+    parsed = pdu.parse_request(data)
+    if isinstance(parsed, ExceptionCode):
+        assert parsed in {1, 2, 3}
+        return
+    # What a server takes, a client could have built, and knows the answer to.
+    _, size = pdu.response_head(data)
+    assert 2 <= size <= pdu.PDU_SIZE_MAX
+
+
+@given(st.binary(max_size=300))
+def test_a_client_refuses_requests_it_did_not_build(data: bytes) -> None:
+    try:
+        head, size = pdu.response_head(data)
+    except LocalProtocolError:
+        return
+    assert head[0] == data[0]
+    assert size <= pdu.PDU_SIZE_MAX
+
+
+def test_exceptions_have_a_meaning_for_people() -> None:
+    assert pdu.meaning(2) == "exception 2 (illegal data address: the device has no such register or bit)"
+    assert "silent" in pdu.meaning(0x0B)
+    assert pdu.meaning(0x55).startswith("exception 85 (not defined by the standard")
+    for code in ExceptionCode:
+        assert "not defined" not in pdu.meaning(code)
+    # Clause 7: function 01 refused with illegal data address.
+    assert pdu.exception_response(1, ExceptionCode.ILLEGAL_DATA_ADDRESS) == bytes.fromhex("81 02")
+
+
+def test_tables_say_what_they_are() -> None:
+    assert [table.has_bits for table in Table] == [True, True, False, False]
+    assert [table.is_writable for table in Table] == [True, False, True, False]
