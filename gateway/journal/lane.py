@@ -1,0 +1,427 @@
+"""One lane of the journal: the log of one priority, with its cursors in it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from gateway.core.batch import Batch
+from gateway.core.clock import Clock
+from gateway.core.errors import ConfigError, InvariantError
+from gateway.core.point import Layout, Priority
+from gateway.disk.filesystem import FileSystem
+from gateway.disk.log import Log
+from gateway.disk.record import Damage, Position
+from gateway.disk.recovery import Cut
+from gateway.disk.segment import Segment
+from gateway.disk.writer import Group, Notify
+from gateway.journal import codec
+from gateway.journal.codec import CursorNote, CursorsNote, EpochNote, Layouts, RecordType, SegmentNote
+from gateway.journal.cursor import Cursor, Full
+from gateway.journal.history import History, segment_note
+from gateway.journal.marks import Mark, Marks
+from gateway.journal.settings import JournalSettings
+
+_NEVER: Final = 1 << 63  # an offset no lane reaches
+
+
+class LaneRecovery(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found in one lane."""
+
+    priority: Priority
+    end: Position  # of the last record of the runs before
+    segments: int
+    size_bytes: int
+    cuts: list[Cut]
+    damage: list[Damage]
+    cursors: tuple[CursorNote, ...]  # as saved
+    is_cursors_lost: bool  # there is data, but no readable save of any cursor
+
+
+class Lane:
+    """`open`, `begin`, then everything else. For the owner's thread; `log.segments` for any."""
+
+    def __init__(
+        self,
+        priority: Priority,
+        directory: Path,
+        *,
+        filesystem: FileSystem,
+        settings: JournalSettings,
+        config_version: str,
+        layouts: Layouts,
+        clock: Clock,
+        boot_id: str,
+        notify: Notify,
+    ) -> None:
+        self.priority = priority
+        self.log = Log(
+            directory,
+            lane=int(priority),
+            filesystem=filesystem,
+            settings=settings.log(),
+            notify=notify,
+            wall_ns=clock.wall_ns,
+        )
+        self.cursors: dict[str, Cursor] = {}
+        self.deleted_segments = 0
+        self._settings = settings
+        self._config_version = config_version
+        self._layouts = layouts
+        self._clock = clock
+        self._boot_id = boot_id
+        self._history = History()
+        self._epoch = 0
+        self._elapsed_base_ns = 0  # running time at monotonic time 0
+        self._recovered_end: Position = (0, 0)
+        self._new_from: Position | None = None  # where a cursor of a new name starts; None: at the end
+        self._layout_ids: dict[Layout, bytes] = {}  # defined in the active segment
+        self._layout_users: dict[bytes, bytes] = {}  # id → content, of those
+        self._tags: dict[str, int] = {}  # defined in the active segment
+        self._names: dict[int, str] = {}  # every tag ever given out here
+        self._last_of: dict[str, Position] = {}  # stream → its last position in this run
+        self._counts: Counter[str] = (
+            Counter()
+        )  # records by stream, since the first segment there was at start
+        self._counts_at_segment: Counter[str] = Counter()
+        self._base = 0  # lane offset of the active segment's first byte
+        self._marks = Marks(Mark((0, 0), 0, 0, {}))
+        self._mark_due = 0  # lane offset
+        self._bound = _NEVER  # lane offset at which some cursor reaches its limit
+        self._is_over = False  # a blocking cursor is at its limit
+        self._is_save_due = False  # before the next batch
+        self._is_changed = False  # cursors, since they were saved
+        self._saved_ns = 0  # monotonic
+        self._segment_elapsed_ns = 0  # running time when the active segment began
+
+    # Start.
+
+    def open(self) -> LaneRecovery:
+        """Read what is there. Blocking. Raises `StorageError`."""
+        history = self._history
+        found = self.log.open(history.visit)
+        damage = list(found.damage)
+        for segment in reversed(found.segments):
+            if history.cursors is not None:
+                break
+            if segment.sealed:
+                older = History()
+                damage.extend(self.log.scan(segment, older.visit))
+                history.adopt(older)
+        self._recovered_end = self.log.end
+        has_data = bool(damage) or any(segment.records for segment in found.segments)
+        if history.cursors is None and has_data:
+            self._new_from = found.segments[0].after if found.segments else None
+        elif damage:  # the save in which a new cursor first stood may be in it
+            self._new_from = history.cursors_at
+        saved = history.cursors.cursors if history.cursors is not None else ()
+        for note in saved:
+            self._adopt(note)
+        return LaneRecovery(
+            priority=self.priority,
+            end=self.log.end,
+            segments=len(found.segments),
+            size_bytes=sum(segment.size for segment in found.segments),
+            cuts=found.cuts,
+            damage=damage,
+            cursors=saved,
+            is_cursors_lost=history.cursors is None and has_data,
+        )
+
+    @property
+    def epoch_max(self) -> int:
+        """The highest epoch that stands anywhere in it."""
+        lasts = [max(segment.last[0], segment.after[0]) for segment in self.log.segments()]
+        return max([self._history.epoch_max, *lasts])
+
+    def elapsed_at_start_ns(self, monotonic_ns: int) -> int:
+        """The running time as far as this lane knows."""
+        known = [note.elapsed_ns for segment in self.log.segments() if (note := segment_note(segment))]
+        return max([self._history.elapsed_ns(boot_id=self._boot_id, monotonic_ns=monotonic_ns), *known])
+
+    def begin(self, epoch: int, *, elapsed_ns: int) -> None:
+        """Start an epoch; `elapsed_ns` is the running time now. The journal has made `epoch` durable."""
+        self._epoch = epoch
+        self._elapsed_base_ns = elapsed_ns - self._clock.monotonic_ns()
+        segments = self.log.segments()
+        self._marks = Marks(Mark(segments[0].after if segments else (0, 0), 0, 0, {}))
+        for segment in segments:
+            self._base = self._marks.last.offset
+            self._counts_at_segment = self._counts.copy()
+            self._counts.update(self._history.stream_counts(segment))
+            note = segment_note(segment)
+            oldest = self._marks.last.elapsed_ns
+            age_ns = elapsed_ns if note is None else min(elapsed_ns, note.elapsed_ns)
+            offset = self._base + segment.size
+            self._marks.add(Mark(segment.last, offset, max(oldest, age_ns), dict(self._counts)))
+        if self.log.is_roll_due():
+            self._roll((epoch, 0))
+        else:
+            self._preamble((epoch, 0))
+        self._mark_due = self._offset + self._settings.mark_bytes
+
+    # Data.
+
+    def append(self, batch: Batch, stream: str) -> Group:
+        """Queue one numbered batch; no I/O. Raises `StorageError`."""
+        position = (batch.epoch, batch.seq)
+        log = self.log
+        if batch.epoch != self._epoch or position <= log.end:
+            raise InvariantError(
+                f"lane {self.priority.name}: batch {position} after {log.end}, epoch {self._epoch}"
+            )
+        if log.is_roll_due():
+            self._roll(log.end)
+            self._delete_passed()
+        if self._is_save_due:
+            self._save()
+        tag = self._tags.get(stream) or self._define_stream(stream)
+        layout_id = self._layout_ids.get(batch.layout) or self._define_layout(batch.layout)
+        body = codec.encode_batch(batch, layout_id)
+        group = log.append(RecordType.BATCH, position, tag, batch.received_ns, body)
+        self._last_of[stream] = position
+        self._counts[stream] += 1
+        offset = self._offset
+        if offset >= self._mark_due:
+            self._mark()
+        if offset >= self._bound:
+            self._enforce()
+        return group
+
+    # Cursors.
+
+    def cursor(
+        self, name: str, *, streams: frozenset[str], keep_ns: int, max_bytes: int, full: Full
+    ) -> Cursor:
+        """The cursor of this name as it was saved, or a new one at the end. Raises `ConfigError`."""
+        least = 4 * self._settings.mark_bytes
+        if max_bytes < least:
+            raise ConfigError(f"buffer {name}: found {max_bytes} bytes, expected at least {least}")
+        for stream in streams:
+            self._reserve(stream)
+        cursor = self.cursors.get(name)
+        if cursor is None:
+            start = self.log.end if self._new_from is None else self._new_from
+            cursor = self._make(name, streams, start, (), keep_ns, max_bytes, full)
+        else:
+            cursor.streams, cursor.keep_ns, cursor.max_bytes, cursor.full = streams, keep_ns, max_bytes, full
+        cursor.is_configured = True
+        self._is_save_due = True
+        self._enforce()
+        return cursor
+
+    def forget(self, name: str) -> None:
+        """Drop a cursor and whatever only it still needs."""
+        del self.cursors[name]
+        self._is_save_due = True
+        self._delete_passed()
+
+    def lag_bytes(self, cursor: Cursor) -> int:
+        """Bytes from its low mark to the end; too high by at most the distance of two marks."""
+        if cursor.low >= self.log.end:
+            return 0
+        return self._offset - self._marks.before(cursor.low).offset
+
+    def oldest_age_ns(self, cursor: Cursor) -> int:
+        """Running time since the oldest thing it still has to deliver, never too much."""
+        if cursor.low >= self.log.end:
+            return 0
+        behind = self._marks.after(cursor.low)
+        return 0 if behind is None else max(0, self._elapsed_ns() - behind.elapsed_ns)
+
+    def is_blocked(self) -> bool:
+        """Whether nothing more should be appended."""
+        if self._is_over:
+            self._enforce()
+        return self._is_over or self.log.is_blocked()
+
+    def maintain(self) -> None:
+        """What time brings: marks, saved cursors, ages, deletions. Call it each second or so; no I/O."""
+        now_ns = self._clock.monotonic_ns()
+        elapsed_ns = self._elapsed_base_ns + now_ns
+        last = self._marks.last
+        if (
+            last.position < self.log.end
+            and elapsed_ns - last.elapsed_ns >= self._settings.mark_ms * 1_000_000
+        ):
+            self._mark()
+        active = self.log.active
+        age_ns = elapsed_ns - self._segment_elapsed_ns
+        if active is not None and active.records and age_ns >= self._settings.segment_age_ms * 1_000_000:
+            self._roll(self.log.end)
+        self._enforce()
+        is_old = now_ns - self._saved_ns >= self._settings.cursor_save_ms * 1_000_000
+        if self._is_save_due or (self._is_changed and is_old):
+            self._save()
+        self._delete_passed()
+
+    def close(self) -> None:
+        """Save cursors, make everything durable. Raises `StorageFull` or `StorageError`."""
+        if self._epoch and self.log.writer.failure is None:
+            self._save()
+        self.log.close()
+
+    # Inside.
+
+    @property
+    def _offset(self) -> int:
+        active = self.log.active
+        return self._base + (active.size if active is not None else 0)
+
+    def _elapsed_ns(self) -> int:
+        return self._elapsed_base_ns + self._clock.monotonic_ns()
+
+    def _adopt(self, note: CursorNote) -> None:
+        full = Full(note.full)
+        cursor = self._make(
+            note.name, frozenset(note.streams), note.low, note.ranges, note.keep_ns, note.max_bytes, full
+        )
+        cursor.dropped, cursor.dropped_upto = note.dropped, note.dropped_upto
+        cursor.is_configured = False
+
+    def _make(
+        self,
+        name: str,
+        streams: frozenset[str],
+        low: Position,
+        ranges: tuple[tuple[Position, Position], ...],
+        keep_ns: int,
+        max_bytes: int,
+        full: Full,
+    ) -> Cursor:
+        cursor = Cursor(
+            name,
+            streams=streams,
+            low=low,
+            ranges=ranges,
+            keep_ns=keep_ns,
+            max_bytes=max_bytes,
+            full=full,
+            ranges_max=self._settings.cursor_ranges_max,
+            changed=self._on_change,
+        )
+        self.cursors[name] = cursor
+        return cursor
+
+    def _on_change(self) -> None:
+        self._is_changed = True
+        if self._is_over:
+            self._enforce()
+
+    def _mark(self) -> None:
+        self._marks.add(Mark(self.log.end, self._offset, self._elapsed_ns(), dict(self._counts)))
+        self._mark_due = self._offset + self._settings.mark_bytes
+
+    def _roll(self, position: Position) -> None:
+        elapsed_ns = self._elapsed_ns()
+        old = self.log.active
+        counts = self._counts - self._counts_at_segment
+        self.log.roll(codec.encode_note(SegmentNote(elapsed_ns, dict(counts))))
+        self._base += old.size if old is not None else 0
+        self._counts_at_segment = self._counts.copy()
+        self._layout_ids.clear()
+        self._layout_users.clear()
+        self._tags.clear()
+        self._segment_elapsed_ns = elapsed_ns
+        self._mark()
+        self._preamble(position)
+
+    def _preamble(self, position: Position) -> None:
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
+        elapsed_ns = self._elapsed_base_ns + now_ns
+        note = EpochNote(self._epoch, self._boot_id, wall_ns, now_ns, elapsed_ns, self._config_version)
+        self.log.append(RecordType.EPOCH, position, 0, wall_ns, codec.encode_note(note))
+        self._save()
+
+    def _save(self) -> None:
+        """Cursors go into the log behind everything they speak of, so they never outlive it."""
+        for cursor in self.cursors.values():
+            self._pass_idle(cursor)
+        now_ns = self._clock.monotonic_ns()
+        notes = tuple(cursor.note() for cursor in self.cursors.values())
+        note = CursorsNote(now_ns, self._elapsed_base_ns + now_ns, notes)
+        self.log.append(RecordType.CURSORS, self.log.end, 0, 0, codec.encode_note(note))
+        self._is_save_due = self._is_changed = False
+        self._saved_ns = now_ns
+
+    def _pass_idle(self, cursor: Cursor) -> None:
+        """A cursor that nothing waits for goes with the end, so that it holds no segment."""
+        floor = self._recovered_end
+        own = max([floor, *(self._last_of.get(stream, floor) for stream in cursor.streams)])
+        if own <= cursor.low < self.log.end:
+            cursor.pass_by(self.log.end)
+
+    def _enforce(self) -> None:
+        """Hold every cursor to its bounds."""
+        if not self._epoch:
+            return
+        is_over, bound = False, _NEVER
+        for cursor in self.cursors.values():
+            self._pass_idle(cursor)
+            if cursor.full is Full.BLOCK and cursor.is_configured:
+                is_over = self._is_at_bound(cursor) or is_over
+            else:
+                self._drop_excess(cursor)
+            bound = min(bound, self._offset - self.lag_bytes(cursor) + cursor.max_bytes + 1)
+        self._is_over = is_over
+        self._bound = _NEVER if is_over else bound
+
+    def _is_at_bound(self, cursor: Cursor) -> bool:
+        # Once over, it must fall a tenth below, so that readers do not stop and go with every batch.
+        bytes_max = cursor.max_bytes * 9 // 10 if self._is_over else cursor.max_bytes
+        return self.lag_bytes(cursor) > bytes_max or self.oldest_age_ns(cursor) > cursor.keep_ns
+
+    def _drop_excess(self, cursor: Cursor) -> None:
+        target = self._marks.until_elapsed(self._elapsed_ns() - cursor.keep_ns)
+        if self.lag_bytes(cursor) > cursor.max_bytes:
+            mark = self._marks.from_offset(self._offset - cursor.max_bytes)
+            if mark is None:
+                self._mark()
+                mark = self._marks.last
+            if target is None or mark.position > target.position:
+                target = mark
+        if target is not None and target.position > cursor.low:
+            cursor.drop(target.position, self._marks.before(cursor.low).counts, target.counts)
+            self._is_changed = True
+
+    def _delete_passed(self) -> None:
+        """Unlink segments that every cursor has passed. A historian's retention will hold some back here."""
+        low = min((cursor.low for cursor in self.cursors.values()), default=self.log.end)
+        segments = self.log.segments()
+        count = 0
+        while count < len(segments) - 1 and _is_deletable(segments[count], low):
+            self.log.delete_first()
+            count += 1
+        if count:
+            self.deleted_segments += count
+            self._marks.prune(segments[count].after)
+
+    def _reserve(self, stream: str) -> int:
+        tag = codec.stream_tag(stream)
+        if self._names.setdefault(tag, stream) != stream:
+            raise ConfigError(f"streams {stream} and {self._names[tag]} have the same checksum: rename one")
+        return tag
+
+    def _define_stream(self, stream: str) -> int:
+        tag = self._reserve(stream)
+        self.log.append(RecordType.STREAM, self.log.end, 0, 0, codec.encode_stream(stream))
+        self._tags[stream] = tag
+        return tag
+
+    def _define_layout(self, layout: Layout) -> bytes:
+        content = self._layouts.register(layout)
+        layout_id, body = codec.encode_definition(content, self._config_version)
+        if self._layout_users.setdefault(layout_id, content) != content:
+            raise InvariantError(
+                f"{layout!r}: its definition has the checksum of another one; rename its scan class"
+            )
+        self.log.append(RecordType.LAYOUT, self.log.end, 0, 0, body)
+        self._layout_ids[layout] = layout_id
+        return layout_id
+
+
+def _is_deletable(segment: Segment, low: Position) -> bool:
+    return segment.sealed and segment.last <= low

@@ -1,0 +1,60 @@
+"""A sparse index of a lane: bytes, running time and records that had passed at some positions."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+
+import msgspec
+
+from gateway.disk.record import Position
+
+
+class Mark(msgspec.Struct, frozen=True, gc=False):
+    """Taken right behind the record at `position`."""
+
+    position: Position
+    offset: int  # bytes of the lane before it, counted since its first segment that was there at start
+    elapsed_ns: int  # running time of the journal: every record up to here is at least this old
+    counts: dict[str, int]  # stream → records up to here
+
+
+class Marks:
+    """Sorted; position, offset and running time never fall."""
+
+    def __init__(self, first: Mark) -> None:
+        self._marks = [first]
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    @property
+    def last(self) -> Mark:
+        """The newest."""
+        return self._marks[-1]
+
+    def add(self, mark: Mark) -> None:
+        """One more, not before the last."""
+        self._marks.append(mark)
+
+    def before(self, position: Position) -> Mark:
+        """The last mark not behind `position`; the oldest where all are."""
+        return self._marks[max(0, bisect_right(self._marks, position, key=lambda mark: mark.position) - 1)]
+
+    def after(self, position: Position) -> Mark | None:
+        """The first mark behind `position`, None where none is."""
+        index = bisect_right(self._marks, position, key=lambda mark: mark.position)
+        return self._marks[index] if index < len(self._marks) else None
+
+    def from_offset(self, offset: int) -> Mark | None:
+        """The first mark with at least so many bytes before it."""
+        index = bisect_left(self._marks, offset, key=lambda mark: mark.offset)
+        return self._marks[index] if index < len(self._marks) else None
+
+    def until_elapsed(self, elapsed_ns: int) -> Mark | None:
+        """The last mark that is not younger."""
+        index = bisect_right(self._marks, elapsed_ns, key=lambda mark: mark.elapsed_ns)
+        return self._marks[index - 1] if index else None
+
+    def prune(self, position: Position) -> None:
+        """Forget what lies below the last mark not behind `position`."""
+        del self._marks[: bisect_right(self._marks, position, key=lambda mark: mark.position) - 1]

@@ -1,0 +1,181 @@
+"""Reads a lane back, in order, while it is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from gateway.core.batch import Batch
+from gateway.core.errors import StorageError
+from gateway.core.point import Layout
+from gateway.disk.filesystem import File, FileSystem
+from gateway.disk.log import Log
+from gateway.disk.record import Damage, Entry, Position
+from gateway.disk.segment import Scanner, Segment
+from gateway.journal import codec
+from gateway.journal.acknowledged import Range, covers
+from gateway.journal.codec import Layouts, RecordType
+from gateway.journal.cursor import Cursor
+
+READ_BYTES: Final = 1 << 18
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One committed batch. Acknowledge it with `cursor.acknowledge(record.after, record.position)`."""
+
+    after: Position  # of the record this reader gave out before, or where it started
+    position: Position
+    stream: str
+    batch: Batch
+    config_version: str  # of the configuration it was recorded under
+    size: int  # bytes on disk
+
+
+class Reader:
+    """One pass over a lane from a position on.
+
+    `read` blocks on files and is made to be called in a worker thread, from one thread at a time; it sees
+    committed records only. Use one reader from one cursor; the other fields may be read from any thread.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        *,
+        filesystem: FileSystem,
+        layouts: Layouts,
+        after: Position,
+        cursor: Cursor | None,
+        report: Callable[[str, Damage], None],
+    ) -> None:
+        self.position = after  # everything up to here was read
+        self.is_at_end = False  # the last `read` came to the end of what is committed
+        self._log = log
+        self._filesystem = filesystem
+        self._layouts = layouts
+        self._cursor = cursor
+        self._wanted = {codec.stream_tag(name): name for name in cursor.streams} if cursor is not None else {}
+        self._passed = 0  # index of the last segment read to its end
+        self._report = report
+        self._chain = after  # position of the last record given out
+        self._after = after
+        self._segment: Segment | None = None
+        self._file: File | None = None
+        self._scanner: Scanner | None = None
+        self._streams: dict[int, str] = {}
+        self._definitions: dict[bytes, tuple[Layout, str]] = {}
+
+    def scanned(self) -> tuple[Position, Position]:
+        """(after, upto]: what was read behind the last record and had nothing for this reader.
+
+        Acknowledge it too once a read came to the end, else an idle cursor keeps its low mark there.
+        """
+        return self._chain, max(self._chain, self.position)
+
+    def read(self, max_bytes: int = READ_BYTES, *, skip: tuple[Range, ...] = ()) -> list[Record]:
+        """The next records, from about `max_bytes` of the lane; `skip`: ranges not wanted (`cursor.ranges`).
+
+        Empty where none of these bytes is for this reader; read on until `is_at_end`. Raises `StorageError`.
+        """
+        records: list[Record] = []
+        self.is_at_end = False
+        try:
+            while max_bytes > 0 and not records:
+                scanner = self._scanner or self._next_segment()
+                segment = self._segment
+                if scanner is None or segment is None:
+                    self.is_at_end = True
+                    break
+                is_sealed, limit = segment.sealed, segment.committed
+                if scanner.offset >= limit:
+                    if not is_sealed:
+                        self.is_at_end = True
+                        break
+                    self._passed = segment.index
+                    self.close()
+                    continue
+                start = scanner.offset
+                for entry in scanner.read(limit, max_bytes):
+                    self._take(entry, segment, skip, records)
+                for damage in scanner.damage:
+                    self._report(segment.name, damage)
+                scanner.damage.clear()
+                max_bytes -= scanner.offset - start
+        except OSError as error:
+            raise StorageError(f"{self._segment and self._segment.path}: cannot read: {error}") from error
+        return records
+
+    def close(self) -> None:
+        """Give the open file back. `read` opens it again."""
+        if self._file is not None:
+            self._file.close()
+        self._file = self._scanner = self._segment = None
+        self._after = max(self._after, self.position)
+
+    def _next_segment(self) -> Scanner | None:
+        for segment in self._log.segments():
+            if segment.index <= self._passed or (segment.last <= self._after and segment.sealed):
+                continue
+            if not segment.committed:
+                return None
+            try:
+                self._file = self._filesystem.open_read(segment.path)
+            except FileNotFoundError:  # every cursor passed it, or it was dropped, while we came here
+                continue
+            self._segment = segment
+            self._scanner = Scanner(self._file, name=segment.name, salt=segment.salt, after=segment.after)
+            self._streams, self._definitions = dict(self._wanted), {}
+            return self._scanner
+        return None
+
+    def _take(self, entry: Entry, segment: Segment, skip: tuple[Range, ...], records: list[Record]) -> None:
+        position = entry.position
+        if not entry.stream:
+            self._define(entry, segment)
+        elif position > self._after and (self._cursor is None or entry.stream in self._wanted):
+            low = self._cursor.low if self._cursor is not None else self._after
+            if position > low and not (skip and covers(skip, position)):
+                record = self._record(entry, segment)
+                if record is not None:
+                    records.append(record)
+                    self._chain = position
+        if position > self.position:
+            self.position = position
+
+    def _record(self, entry: Entry, segment: Segment) -> Record | None:
+        definition = self._definitions.get(entry.body[: codec.LAYOUT_ID_BYTES])
+        if definition is None:
+            self._quarantine(entry, segment, "the definition of its layout is damaged")
+            return None
+        layout, version = definition
+        stream = self._streams.get(entry.stream)
+        if stream is None:
+            self._quarantine(entry, segment, "the definition of its stream is damaged")
+            return None
+        try:
+            batch = codec.decode_batch(entry, layout)
+        except (msgspec.DecodeError, ValueError) as error:
+            self._quarantine(entry, segment, f"it cannot be decoded: {error}")
+            return None
+        return Record(self._chain, entry.position, stream, batch, version, entry.end - entry.offset)
+
+    def _define(self, entry: Entry, segment: Segment) -> None:
+        try:
+            if entry.type == RecordType.LAYOUT:
+                layout_id, content, version = codec.decode_definition(entry.body)
+                self._definitions[layout_id] = (self._layouts.get(content), version)
+            elif entry.type == RecordType.STREAM:
+                tag, name = codec.decode_stream(entry.body)
+                self._streams[tag] = name
+        except (msgspec.DecodeError, ValueError) as error:
+            self._quarantine(entry, segment, f"definition cannot be decoded: {error}")
+
+    def _quarantine(self, entry: Entry, segment: Segment, reason: str) -> None:
+        epoch, seq = entry.position
+        length = entry.end - entry.offset
+        self._report(
+            segment.name,
+            Damage(segment.name, entry.offset, length, self.position, (epoch, seq + 1), reason),
+        )
