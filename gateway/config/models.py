@@ -1,0 +1,417 @@
+"""What users write, section by section. A field's description is the one source of the docs and the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from gateway.config.scalars import shown
+from gateway.config.values import NAME, Deadband, Duration, Host, HostPort, Percent, Size, Text, fault
+from gateway.core.errors import Problem
+from gateway.core.point import Priority, ValueType
+
+Name = Annotated[str, Field(pattern=NAME)]
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+class Model(BaseModel):
+    """Strict, frozen, knows its keys; `problems` says what single fields cannot show."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def problems(self) -> Iterable[Problem]:
+        """Faults between fields, with paths from this model on."""
+        return ()
+
+
+def defaults(model: type[ModelT]) -> Callable[[], ModelT]:
+    """For `Field(default_factory=…)`: a nested section that the user did not write."""
+    return lambda: model.model_validate({})
+
+
+def _number_pair(value: object) -> tuple[float, float]:
+    numbers = value if isinstance(value, list | tuple) else ()
+    if len(numbers) == 2 and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+        low, high = float(numbers[0]), float(numbers[1])
+        if low < high and abs(low) != float("inf") and abs(high) != float("inf"):
+            return low, high
+        raise fault(f"[{numbers[0]}, {numbers[1]}]", "[low, high] with low below high")
+    raise fault(shown(value), "two numbers, [low, high]")
+
+
+_PAIR_SCHEMA = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+Range = Annotated[tuple[float, float], PlainValidator(_number_pair), WithJsonSchema(_PAIR_SCHEMA)]
+
+
+class GatewaySection(Model):
+    """Who this gateway is."""
+
+    name: Name = Field(
+        description="Name of this gateway; `{gateway}` in topics, part of the identity of every message."
+    )
+    site: Name | None = Field(None, description="Name of the site; `{site}` in topics.")
+
+
+class HttpSection(Model):
+    """Health, metrics and status over HTTP."""
+
+    listen: Annotated[HostPort, Host(port_low=0)] = Field(
+        HostPort("127.0.0.1", 8080), description="Address and port to listen on; port 0 takes any free one."
+    )
+
+
+class JournalSection(Model):
+    """Where accepted values are kept until they are delivered."""
+
+    directory: Text | None = Field(
+        None,
+        min_length=1,
+        description="Directory of the journal. Default: the state directory of the service, else ./state.",
+    )
+    commit_ns: Annotated[int, Duration("1ms", "10s")] = Field(
+        "100ms", validate_default=True, alias="commit",
+        description="Longest time that a value waits to be written to disk together with others.",
+    )  # fmt: skip
+    max_bytes: Annotated[int, Size("10MB")] = Field(
+        "2GB",
+        validate_default=True,
+        alias="max",
+        description="Most disk space that the journal takes, all buffers together.",
+    )
+    on_failure: Literal["stop", "live_only"] = Field(
+        "stop",
+        description="What to do when the disk cannot be written: stop, or deliver live values without keeping them.",
+    )
+
+
+class ScanSection(Model):
+    """A scan class written out; the short form is its `every` alone."""
+
+    every_ns: Annotated[int, Duration("10ms", "7d")] = Field(
+        alias="every", description="Time from scan to scan."
+    )
+    spread: bool = Field(
+        False, description="Spread the devices of this class evenly over the time, for load."
+    )
+
+
+class Demote(Model):
+    """When a device counts as gone."""
+
+    after: int = Field(
+        3, ge=1, le=1000, description="Failed attempts in a row after which the device counts as gone."
+    )
+    retry_ns: Annotated[int, Duration("100ms", "1d")] = Field(
+        "30s",
+        validate_default=True,
+        alias="retry",
+        description="Time between attempts while it is gone; quality stays bad.",
+    )
+
+
+class Link(Model):
+    """What links of every driver have. A driver's model adds its own keys."""
+
+    driver: str
+
+    def wire(self) -> str | None:
+        """The name of the wire this link owns, equal for two links on one wire; None for none."""
+        return None
+
+    @classmethod
+    def implicit(cls, driver: str, host: object) -> dict[str, Any]:
+        """What a user would have written as the link of a device that is alone on its wire."""
+        return {"driver": driver, "host": host}
+
+
+class Device(Model):
+    """What devices of every driver have. `tags`, `defaults` and `use` are merged before and not in here."""
+
+    link: Name | None = Field(None, description="Name of the link that leads to the device.")
+    host: Text | None = Field(None, description="Address of a device alone on its wire, instead of a link.")
+    attributes: dict[Name, Annotated[str, Field(min_length=1, max_length=128)]] = Field(
+        default_factory=dict, description="Names of your own for topics: `{area: hall1}` gives `{area}`."
+    )
+    demote: Demote = Field(default_factory=defaults(Demote), description="When the device counts as gone.")
+
+    def problems(self) -> Iterable[Problem]:
+        for name, value in self.attributes.items():
+            if any(character in value for character in "+#\0"):
+                yield Problem(
+                    ("attributes", name), shown(value), "text that can stand in a topic, without + and #"
+                )
+
+    def station(self) -> str:
+        """`{unit}` in topics: the device's number on its link, as text; empty where there is none."""
+        return ""
+
+
+class Write(Model):
+    """That a tag may be written, and how."""
+
+    min: float | None = Field(None, description="Lowest value accepted, in the tag's unit.")
+    max: float | None = Field(None, description="Highest value accepted, in the tag's unit.")
+    verify: Literal["readback", "none"] = Field(
+        "none",
+        description="readback: read the value after writing and compare; none: the device's confirmation is enough.",
+    )
+    within_ns: Annotated[int, Duration("1ms", "10m")] = Field(
+        "2s",
+        validate_default=True,
+        alias="within",
+        description="Time that the value may take to show in the read-back.",
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            yield Problem(("min",), f"min {self.min:g} above max {self.max:g}", "min at or below max")
+        if self.verify == "none" and "within_ns" in self.model_fields_set:
+            yield Problem(("within",), "within without verify", "verify: readback, or no within")
+
+
+class Tag(Model):
+    """What tags of every driver have. A driver's model adds its own keys."""
+
+    scan: Name = Field("normal", description="Scan class that reads the tag.")
+    unit: str = Field("", max_length=32, description="Engineering unit, as text.")
+    range: Range | None = Field(
+        None, description="[low, high] in the tag's unit; a value outside it is uncertain/out-of-range."
+    )
+    deadband: Deadband = Field(
+        Deadband(),
+        description="A change up to this is not reported: a number in the tag's unit or a share of `range`.",
+    )
+    priority: Literal["normal", "alarm"] = Field(
+        "normal", description="alarm: delivered before everything else."
+    )
+    labels: dict[int, Annotated[str, Field(max_length=128)]] = Field(
+        default_factory=dict, alias="enum", description='Texts of values: `{0: "off", 1: auto}`.'
+    )
+    write: Write | None = Field(None, description="Makes the tag writable; without it the tag is read-only.")
+
+    def value_type(self) -> ValueType:
+        """The type of the engineering value; a driver's model answers."""
+        raise NotImplementedError
+
+    def lane(self) -> Priority:
+        """`priority` in core's words."""
+        return Priority.ALARM if self.priority == "alarm" else Priority.NORMAL
+
+    def problems(self) -> Iterable[Problem]:
+        value_type = self.value_type()
+        is_number = value_type in {ValueType.INT, ValueType.FLOAT}
+        if self.deadband.percent and self.range is None:
+            yield Problem(
+                ("deadband",), "a deadband in percent without range", "range: [low, high] beside it"
+            )
+        for key in ("range", "deadband"):
+            if key in self.model_fields_set and not is_number:
+                yield Problem((key,), f"{key} of a {value_type.value}", f"no {key}, as only numbers have one")
+        if self.labels and value_type not in {ValueType.INT, ValueType.BOOL}:
+            yield Problem(("enum",), f"enum of a {value_type.value}", "whole numbers without scale, or bool")
+        if self.write is not None:
+            yield from (
+                Problem(("write", *fault.path), fault.found, fault.expected)
+                for fault in self.write.problems()
+            )
+            for key in ("min", "max"):
+                if getattr(self.write, key) is not None and not is_number:
+                    yield Problem(
+                        ("write", key),
+                        f"{key} of a {value_type.value}",
+                        f"no {key}, as only numbers have one",
+                    )
+
+
+class Uplink(Model):
+    """What uplinks of every kind have."""
+
+    kind: str
+
+    def broker(self) -> str | None:
+        """The name of the broker, equal for two uplinks to one broker; None where there is none."""
+        return None
+
+    def topics(self) -> Iterable[tuple[str, str]]:
+        """(key, topic template) of topics that the uplink itself publishes to."""
+        return ()
+
+
+def _pattern_list(value: object) -> list[object]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        return value
+    raise fault(shown(value), "a pattern such as 'pump-*/speed', or a list of patterns")
+
+
+Patterns = Annotated[
+    tuple[Annotated[str, Field(max_length=512)], ...],
+    BeforeValidator(_pattern_list),
+    Field(strict=False),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}
+    ),
+]
+
+Source = Literal[
+    "value", "quality", "time", "time_origin", "time_quality", "received", "seq", "epoch", "part", "label", "unit",
+    "device", "tag", "site", "gateway", "kind", "cause", "historical",
+]  # fmt: skip
+
+DEFAULT_FIELDS: Final[tuple[tuple[str, Source], ...]] = (
+    ("v", "value"), ("q", "quality"), ("t", "time"), ("ts", "time_origin"), ("e", "epoch"), ("n", "seq"), ("p", "part"),
+)  # fmt: skip
+
+
+class Report(Model):
+    """What of the scans is sent. Never applied to events."""
+
+    on: Literal["change", "scan"] = Field(
+        "change",
+        description="change: a value that moved by more than its deadband, or whose quality changed; scan: every one.",
+    )
+    min_ns: Annotated[int, Duration(high="1d")] = Field(
+        "0s", validate_default=True, alias="min",
+        description="At least so long between two reports of one tag; a change held back is sent when it is over.",
+    )  # fmt: skip
+    heartbeat_ns: Annotated[int, Duration(high="7d")] = Field(
+        "0s",
+        validate_default=True,
+        alias="heartbeat",
+        description="Send each tag at least so often, changed or not; 0s: never.",
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        if self.on == "scan" and self.heartbeat_ns:
+            yield Problem(("heartbeat",), "heartbeat with on: scan", "no heartbeat, as every scan is sent")
+        if 0 < self.heartbeat_ns < self.min_ns:
+            yield Problem(("heartbeat",), "heartbeat shorter than min", "min at or below heartbeat")
+
+
+class Replay(Model):
+    """How a backlog is sent after an outage."""
+
+    live_first: bool = Field(True, description="Whether new values overtake the backlog.")
+    share: Annotated[float, Percent()] = Field(
+        "30%",
+        validate_default=True,
+        description="Part of the sending that the backlog gets while there are new values.",
+    )
+
+
+class Buffer(Model):
+    """What is kept while the uplink is away."""
+
+    keep_ns: Annotated[int, Duration("1s")] = Field(
+        "7d",
+        validate_default=True,
+        alias="keep",
+        description="Longest time that undelivered values are kept.",
+    )
+    max_bytes: Annotated[int, Size("1MB")] = Field(
+        "1GB", validate_default=True, alias="max", description="Most disk space for undelivered values."
+    )
+    full: Literal["drop_oldest", "block"] = Field(
+        "drop_oldest",
+        description="When it is full: drop_oldest loses the oldest, counted; block stops reading devices.",
+    )
+    replay: Replay = Field(
+        default_factory=defaults(Replay), description="How a backlog is sent after an outage."
+    )
+
+
+class Publish(Model):
+    """One rule: which tags go where and how. Every rule that matches fires."""
+
+    match: Patterns = Field(
+        ("*/*",),
+        description="Patterns over device/tag; `*` is any text within one part, `!` in front excludes.",
+    )
+    uplink: Name = Field(description="Name of the uplink.")
+    topic: Text = Field(
+        min_length=1,
+        description="Topic; with {tag} one message for each value, without it one for each scan of a device.",
+    )
+    format: Literal["json", "raw"] = Field(
+        "json", description="json: an object of `fields`; raw: the value alone, as text."
+    )
+    fields: dict[Annotated[str, Field(min_length=1, max_length=64)], Source] = Field(
+        default_factory=lambda: dict(DEFAULT_FIELDS),
+        description="Names in the JSON object and what each shows.",
+    )  # fmt: skip
+    time: Literal["ms", "ns", "rfc3339"] = Field(
+        "ms", description="How times are written: since 1970 UTC, or as text."
+    )
+    qos: Literal[0, 1] | None = Field(None, description="MQTT quality of service. Default: the uplink's.")
+    retain: bool = Field(False, description="Whether the broker keeps the last message for new subscribers.")
+    report: Report = Field(default_factory=defaults(Report), description="What of the scans is sent.")
+    buffer: Buffer = Field(
+        default_factory=defaults(Buffer), description="What is kept while the uplink is away."
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        yield from (Problem(("report", *p.path), p.found, p.expected) for p in self.report.problems())
+        has_tag = "{tag}" in self.topic
+        if self.format == "raw":
+            if not has_tag:
+                yield Problem(
+                    ("format",), "raw with a topic that has no {tag}", "json, or {tag} in the topic"
+                )
+            if "fields" in self.model_fields_set:
+                yield Problem(("fields",), "fields with format: raw", "no fields, as raw is the value alone")
+            return
+        sources = set(self.fields.values())
+        if not sources & {"value", "label"}:
+            yield Problem(("fields",), "no field that shows the value", "a field from value or label")
+        for name, source in self.fields.items():
+            if source == "tag" and not has_tag:
+                yield Problem(
+                    ("fields", name), "tag in a message of many tags", "{tag} in the topic, or no such field"
+                )
+
+
+class CommandPolicy(Model):
+    """Which commands are refused before anything is written."""
+
+    ttl_ns: Annotated[int, Duration("100ms", "1h")] | None = Field(
+        None,
+        alias="ttl",
+        description="Oldest age of a command; one whose age cannot be told is refused. Default: no limit.",
+    )
+    offline: Literal["reject"] = Field(
+        "reject", description="A command to a device that is gone is rejected, never kept."
+    )
+    dedupe: Literal["id", "none"] = Field(
+        "id", description="id: a command whose id was seen is answered again, not executed."
+    )
+
+
+class Commands(Model):
+    """One rule: where commands come from and where their results go."""
+
+    match: Patterns = Field(
+        ("*/*",), description="Patterns over device/tag; of these, the writable tags take commands."
+    )
+    uplink: Name = Field(description="Name of the uplink.")
+    topic: Text = Field(
+        min_length=1, description="Topic of the commands; it must contain {device} and {tag}."
+    )
+    reply: Text | None = Field(
+        None, min_length=1, description="Topic of the results. Default: none are sent."
+    )
+    qos: Literal[0, 1] = Field(
+        1, description="MQTT quality of service of the subscription and of the results."
+    )
+    rule: CommandPolicy = Field(
+        default_factory=defaults(CommandPolicy), description="Which commands are refused."
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        for key in ("topic", "reply"):
+            text = getattr(self, key)
+            missing = [name for name in ("{device}", "{tag}") if text and name not in text]
+            if missing:
+                yield Problem((key,), f"a topic without {' and '.join(missing)}", "{device} and {tag} in it")
