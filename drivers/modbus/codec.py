@@ -330,8 +330,8 @@ def encode(field: Field, value: Value, *, low: float | None = None, high: float 
     """The registers to write for an engineering value; for a coil one byte, 0 or 1.
 
     `low` and `high` bound the engineering value. Raises ValueError, for people, for what cannot be written:
-    wrong Python type, NaN, beyond the bounds or the type, a sentinel, a string that is too long. A scaled value
-    is rounded to the nearest raw one, half away from zero. A bit of a register is for `masks`.
+    wrong Python type, NaN, beyond the bounds or the type, a sentinel, a string that is too long. A scaled
+    value is rounded to the nearest raw one, half away from zero. A bit of a register is for `masks`.
     """
     if field.type is DataType.BOOL:
         if field.bit is not None:
