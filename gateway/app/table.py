@@ -66,7 +66,8 @@ class TableView:
         self._heard_ns = 0
         self._fault = ""
         self._events: list[Text] = []
-        self._unprinted: list[Text] = []
+        self._keys: list[str] = []  # of the events
+        self._said: list[str] = []  # events printed last, as plain lines
         self._printed: dict[str, int] = {}  # change counter of each point when it was last printed
 
     def update(self, *, points: Points, status: Status, now_ns: int) -> None:
@@ -81,11 +82,17 @@ class TableView:
         """The gateway does not answer: nothing on the screen may look fresh."""
         self._fault, self._now_ns = fault, now_ns
 
-    def note(self, event: str, *, style: str = "") -> None:
-        """One line at the bottom; the last few stay."""
+    def note(self, event: str, *, style: str = "", key: str = "") -> None:
+        """One line at the bottom; the last few stay. A line with the `key` of an earlier one replaces it."""
         line = Text(event, style=style)
-        self._events = [*self._events, line][-EVENTS_MAX:]
-        self._unprinted = [*self._unprinted, line][-EVENTS_MAX:]
+        if key and key in self._keys:
+            at = self._keys.index(key)
+            if self._events[at].plain == line.plain:
+                return
+            self._events[at] = line
+        else:
+            self._events = [*self._events, line][-EVENTS_MAX:]
+            self._keys = [*self._keys, key][-EVENTS_MAX:]
 
     def _remember(self, point: PointView, now_ns: int) -> None:
         shown = (point.value, point.text, point.quality)
@@ -125,8 +132,9 @@ class TableView:
         ]
         if len(fresh) > limit:
             lines.append(f"  {self._glyphs.more} {len(fresh) - limit} more changed")
-        lines += [f"  {event.plain}" for event in self._unprinted]
-        self._unprinted = []
+        events = [event.plain for event in self._events]
+        lines += [f"  {event}" for event in events if event not in self._said]
+        self._said = events
         return lines
 
     # Drawing
@@ -210,7 +218,11 @@ class TableView:
             device, _, tag = point.name.partition("/")
             name = Text.assemble(" ", (f"{device}/", "dim"), (tag, "bold"))
             table.add_row(
-                name, self._cell(point, text, before_point), point.unit, _quality(point), self._age(point)
+                name,
+                self._cell(point, text, before_point),
+                point.unit,
+                self._quality(point),
+                self._age(point),
             )
         return table
 
@@ -240,6 +252,14 @@ class TableView:
             style = "dim"
         mark = memory.mark if is_fresh and not self._fault else " "
         return Text.assemble((mark, "cyan"), " ", " " * indent, (text, style))
+
+    def _quality(self, point: PointView) -> Text:
+        if self._fault:
+            return Text("no answer", style="red")  # nobody knows what the value is worth now
+        level, _, reason = point.quality.partition("/")
+        if level == "good":
+            return Text(point.quality, style="green")
+        return Text(reason or level, style="red" if level == "bad" else "yellow")
 
     def _age(self, point: PointView) -> Text:
         if point.age_s is None:
@@ -325,13 +345,6 @@ class TableView:
 
 def _line(title: str, text: Text) -> Text:
     return Text.assemble((f" {title:<8}", "dim"), text)
-
-
-def _quality(point: PointView) -> Text:
-    level, _, reason = point.quality.partition("/")
-    if level == "good":
-        return Text(point.quality, style="green")
-    return Text(reason or level, style="red" if level == "bad" else "yellow")
 
 
 def _is_number(point: PointView, text: str) -> bool:

@@ -168,8 +168,8 @@ def watch(url: str = DEFAULT_URL, *, console: Console | None = None, for_s: floa
         client.status()
     except LinkError as error:
         raise LinkError(
-            f"no gateway answers: {error}. `gateway run DIR` starts one, which listens where its configuration "
-            "says `http: {listen: …}`; `gateway watch --url http://HOST:PORT` looks there"
+            f"no gateway answers: {error}. `gateway run DIR` starts one, listening where `http:` in its "
+            "configuration says; `gateway watch --url http://HOST:PORT` looks there"
         ) from error
     view = TableView(glyphs=glyphs_for(console))
     ends_ns = None if for_s is None else time.monotonic_ns() + int(for_s * 1e9)

@@ -21,9 +21,15 @@ from gateway.api.source import (
 TIME = "2026-05-01T12:00:00.123Z"
 
 
-def point(name: str, value: bool | int | float | str | None, **more: object) -> PointView:
+def point(name: str, value: bool | float | str | None, **more: object) -> PointView:
     """One point, good unless told otherwise."""
-    fields: dict[str, object] = {"quality": "good", "time": TIME, "time_origin": "gateway", "age_s": 0.2, **more}
+    fields: dict[str, object] = {
+        "quality": "good",
+        "time": TIME,
+        "time_origin": "gateway",
+        "age_s": 0.2,
+        **more,
+    }
     return PointView(name=name, value=value, **fields)  # type: ignore[arg-type]  # tests give what they mean
 
 
@@ -46,7 +52,15 @@ def plant_points() -> list[PointView]:
         point("meter/cos_phi", 0.943),
         point("meter/energy", 18342.31, unit="kWh", age_s=7.1),
         point("meter/serial", "EM340-07", age_s=7.1),
-        point("meter/frequency", None, unit="Hz", quality="bad/not-yet-read", age_s=None, time=None, time_origin=None),
+        point(
+            "meter/frequency",
+            None,
+            unit="Hz",
+            quality="bad/not-yet-read",
+            age_s=None,
+            time=None,
+            time_origin=None,
+        ),
     ]
 
 
@@ -130,7 +144,9 @@ class FakeSource:
     def points(self, since: int) -> Points:
         self.asked_since.append(since)
         return Points(
-            epoch=3, counter=9, points=[point for point in self.point_list if point.changed > since or since == 0]
+            epoch=3,
+            counter=9,
+            points=[point for point in self.point_list if point.changed > since or since == 0],
         )
 
     def families(self) -> tuple[Family, ...]:
