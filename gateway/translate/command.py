@@ -63,7 +63,7 @@ class _Device(msgspec.Struct, frozen=True):
 
 
 class CommandMap:
-    """Every point a rule covers, by topic. A topic is looked up; it is taken apart only to say what is wrong."""
+    """Every point a rule covers, by topic, which is looked up and taken apart only to say what is wrong."""
 
     __slots__ = ("_devices", "_entries", "_format", "_pattern", "_reply", "filters")
 
@@ -126,7 +126,7 @@ class CommandMap:
             return Refusal(reason=reason, target=point.name, reply_topic=entry.reply_topic, id=identity)
 
     def _nobodys(self, topic: str) -> Refusal:
-        """A topic without a point: answered only where the device is ours, else another gateway may own it."""
+        """A topic without a point: answered where the device is ours, else another gateway may own it."""
         found = self._pattern.fullmatch(topic)
         parts = found.groupdict() if found else {}
         device, tag = parts.get("device", ""), parts.get("tag", "")
@@ -200,7 +200,7 @@ def compile_command_rule(
 
 
 def build_reply(result: CommandResult, *, now_ns: int) -> bytes:
-    """`{"id", "outcome", "reason", "v", "t"}` in this order; reason and v only where there is one; t in ms."""
+    """`{"id", "outcome", "reason", "v", "t"}` in this order; reason and v where there is one; t in ms."""
     said: dict[str, Value] = {"id": result.id, "outcome": result.outcome.value}
     if result.reason:
         said["reason"] = result.reason

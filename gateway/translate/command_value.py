@@ -49,7 +49,7 @@ def parse_json(payload: bytes) -> Any:
 
 
 def value_from_json(point: Point, found: Any) -> Value:
-    """The value of a point that decoded JSON means: what `publish` writes, an enum's text, or 0 and 1 for bool.
+    """The value of a point that decoded JSON means: what `publish` writes, an enum's text, 0 and 1 for bool.
 
     Whole numbers written with a fraction of zero are whole numbers. Raises `Refused`.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from gateway.core.batch import Batch
@@ -24,15 +25,63 @@ Row: TypeAlias = tuple[int, int]  # (row of the batch, column of the layout)
 WriteTime: TypeAlias = Callable[[int], int | str | None]
 _KIND_BYTES: Final = {kind: text.encode() for kind, text in KIND_NAMES.items()}
 _CAUSE_BYTES: Final = {cause: text.encode() for cause, text in CAUSE_NAMES.items()}
+# What the slots of a template are filled with, in the order of `given`; the last three are seldom asked for.
 _SLOTS: Final = {
-    Source.TIME: b"%(time)b",
-    Source.TIME_ORIGIN: b'"%(time_origin)b"',
-    Source.RECEIVED: b"%(received)b",
-    Source.SEQ: b"%(seq)d",
-    Source.EPOCH: b"%(epoch)d",
-    Source.KIND: b'"%(kind)b"',
-    Source.CAUSE: b'"%(cause)b"',
+    Source.VALUE: (0, b"%b"),
+    Source.QUALITY: (1, b"%b"),
+    Source.TIME: (2, b"%b"),
+    Source.TIME_ORIGIN: (3, b'"%b"'),
+    Source.SEQ: (4, b"%d"),
+    Source.EPOCH: (5, b"%d"),
+    Source.RECEIVED: (6, b"%b"),
+    Source.KIND: (7, b'"%b"'),
+    Source.CAUSE: (8, b'"%b"'),
 }
+_SELDOM: Final = frozenset({Source.RECEIVED, Source.KIND, Source.CAUSE})
+
+
+class Template:
+    """A JSON object with slots for what changes from batch to batch."""
+
+    __slots__ = ("_is_seldom", "_pick", "_text", "_write_time")
+
+    def __init__(
+        self, fields: Iterable[tuple[str, Source]], constants: Mapping[Source, str], write_time: WriteTime
+    ) -> None:
+        fields = tuple(fields)
+        parts: list[bytes] = []
+        places: list[int] = []
+        for name, source in fields:
+            if source in constants:
+                text = _literal(constants[source])
+            else:
+                place, text = _SLOTS[source]
+                places.append(place)
+            parts.append(_literal(name) + b":" + text)
+        self._text = b"{" + b",".join(parts) + b"}"
+        self._pick = picker(tuple(places))
+        self._write_time = write_time
+        self._is_seldom = not _SELDOM.isdisjoint(source for _, source in fields)
+
+    def fill(self, batch: Batch, *, value: bytes, quality: bytes = b"") -> bytes:
+        """The object for rows that `has_one_time` of; value and quality are JSON already."""
+        time_ns = batch.source_time_ns
+        given: tuple[bytes | int, ...] = (
+            value,
+            quality,
+            encode(self._write_time(time_ns if isinstance(time_ns, int) else batch.received_ns)),
+            b"gateway" if time_ns is None else b"device",
+            batch.seq,
+            batch.epoch,
+        )
+        if self._is_seldom:
+            received = encode(self._write_time(batch.received_ns))
+            given = (*given, received, _KIND_BYTES[batch.kind], _CAUSE_BYTES[batch.cause])
+        return self._text % self._pick(given)
+
+
+def _literal(text: str) -> bytes:
+    return encode(text).replace(b"%", b"%%")
 
 
 def has_one_time(batch: Batch) -> bool:
@@ -40,28 +89,13 @@ def has_one_time(batch: Batch) -> bool:
     return batch.time_quality == 0 and type(batch.source_time_ns) is not tuple
 
 
-def slot(source: Source) -> bytes | None:
-    """Where a template of bytes takes this source from `scalars`; None for what differs by point."""
-    return _SLOTS.get(source)
-
-
-def constant(value: Value) -> bytes:
-    """JSON text of something known at compile time, safe inside a template of bytes."""
-    return encode(value).replace(b"%", b"%%")
-
-
-def scalars(batch: Batch, time_ns: int | None, write_time: WriteTime) -> dict[bytes, int | bytes]:
-    """What the slots of a template take, for rows of one source time."""
-    received = encode(write_time(batch.received_ns))
-    return {
-        b"time": received if time_ns is None else encode(write_time(time_ns)),
-        b"time_origin": b"gateway" if time_ns is None else b"device",
-        b"received": received,
-        b"seq": batch.seq,
-        b"epoch": batch.epoch,
-        b"kind": _KIND_BYTES[batch.kind],
-        b"cause": _CAUSE_BYTES[batch.cause],
-    }
+def picker(places: tuple[int, ...] | None) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Takes the items at some places, always as a tuple; None takes all."""
+    if places is None:
+        return tuple
+    if len(places) == 1:
+        return itemgetter(slice(places[0], places[0] + 1))
+    return itemgetter(*places)
 
 
 def columns_of(batch: Batch) -> Iterable[int]:
@@ -94,7 +128,7 @@ class Rows:
         layout: Layout,
         *,
         write_time: WriteTime,
-        names: Mapping[str, str],
+        constants: Mapping[Source, str],
     ) -> None:
         values, quality = batch.values, batch.quality
         told = [
@@ -114,8 +148,7 @@ class Rows:
             Source.KIND: KIND_NAMES[batch.kind],
             Source.CAUSE: CAUSE_NAMES[batch.cause],
             Source.DEVICE: layout.device,
-            Source.SITE: names["site"],
-            Source.GATEWAY: names["gateway"],
+            **constants,
         }
 
     def once(self, source: Source) -> Value:

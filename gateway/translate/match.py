@@ -11,6 +11,7 @@ from gateway.core.point import Layout
 from gateway.translate.faults import RuleError
 
 EXCLUDE: Final = "!"
+_BETWEEN: Final = "\0"  # between device and tag: a name with a slash still has two parts
 
 
 class Match:
@@ -31,7 +32,7 @@ class Match:
 
     def covers(self, device: str, tag: str) -> bool:
         """Whether `device/tag` is meant."""
-        name = f"{device}/{tag}"
+        name = f"{device}{_BETWEEN}{tag}"
         if not self._include.fullmatch(name):
             return False
         return not self._exclude.fullmatch(name)
@@ -70,5 +71,7 @@ def select(layout: Layout, match: Match) -> tuple[int, ...] | None:
 
 def _alternatives(patterns: Iterable[str]) -> re.Pattern[str]:
     """One expression for all patterns; one that matches nothing where there are none."""
-    expressions = [re.escape(pattern).replace(r"\*", "[^/]*") for pattern in patterns]
+    expressions = [
+        re.escape(pattern).replace(r"\*", f"[^{_BETWEEN}]*").replace("/", _BETWEEN, 1) for pattern in patterns
+    ]
     return re.compile("|".join(f"(?:{expression})" for expression in expressions) or r"(?!)", re.DOTALL)

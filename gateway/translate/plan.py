@@ -46,13 +46,11 @@ def compile_rule(rule: RuleSpec, layout: Layout, *, gateway: str, site: str) -> 
     template = TopicTemplate(rule.topic, attributes=layout.attributes)
     if not rule.is_per_tag:
         topic = template.render(names_of(layout, None, gateway=gateway, site=site))
-        return DevicePlan(
-            rule, layout, columns, topic, sources_of(rule), names={"gateway": gateway, "site": site}
-        )
+        return DevicePlan(rule, layout, columns, topic, sources_of(rule), gateway=gateway, site=site)
     topics = _topics(template, layout, columns, gateway=gateway, site=site)
     if rule.format is Format.RAW:
         return RawPlan(layout, topics)
-    return TagPlan(rule, layout, topics, sources_of(rule), names={"gateway": gateway, "site": site})
+    return TagPlan(rule, layout, topics, sources_of(rule), gateway=gateway, site=site)
 
 
 def _topics(

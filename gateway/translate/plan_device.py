@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -12,12 +11,11 @@ import msgspec
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Value
 from gateway.core.quality import BAD, Quality
-from gateway.translate.fields import Row, Rows, constant, has_one_time, rows_of, scalars, slot
+from gateway.translate.fields import Row, Rows, Template, has_one_time, picker, rows_of
 from gateway.translate.payload import OPTIONAL, Source, encode, quality_text, time_writer
 from gateway.translate.rule import RuleSpec
 
 Message: TypeAlias = tuple[bytes, bytes]
-_VALUES: Final = b"\xff"  # marks the object of values in a template: no byte of UTF-8
 _SHAPES_MAX: Final = 4096  # layouts of different tag names; equal devices share theirs
 _BY_POINT: Final = frozenset({Source.LABEL, Source.UNIT})
 
@@ -29,8 +27,8 @@ class DevicePlan:
     encoded as a struct whose field names are prepared; a part of it as a dict.
     """
 
-    __slots__ = ("_fields", "_historical", "_layout", "_names", "_part", "_pick", "_tags", "_templates",
-                 "_topic", "_wanted", "_whole", "_write_time")  # fmt: skip
+    __slots__ = ("_constants", "_fields", "_good", "_historical", "_layout", "_mixed", "_part", "_pick",
+                 "_tags", "_topic", "_wanted", "_whole", "_write_time")  # fmt: skip
 
     def __init__(
         self,
@@ -40,43 +38,45 @@ class DevicePlan:
         topic: bytes,
         fields: tuple[tuple[str, Source], ...],
         *,
-        names: Mapping[str, str],
+        gateway: str,
+        site: str,
     ) -> None:
         self._layout = layout
         self._topic = topic
-        self._names = dict(names)
+        self._constants = {Source.SITE: site, Source.GATEWAY: gateway}
         self._write_time = time_writer(rule.time)
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
         self._historical = next((name for name, source in fields if source is Source.HISTORICAL), None)
         self._part = next((name for name, source in fields if source is Source.PART), None)
         self._wanted = None if columns is None else frozenset(columns)
         self._tags = tuple(point.tag for point in layout.points)
-        self._pick = _picker(columns)
+        self._pick = picker(columns)
         self._whole = _shape(
             self._tags if columns is None else tuple(self._tags[column] for column in columns)
         )
         sources = [source for _, source in self._fields]
-        self._templates: tuple[tuple[bytes, bytes], tuple[bytes, bytes]] | None = None
-        if sources.count(Source.VALUE) == 1 and not _BY_POINT.intersection(sources):
-            self._templates = (self._template(doubts=None), self._template(doubts=b"%(quality)b"))
+        self._good: Template | None = None  # while all is good
+        self._mixed: Template | None = None  # with the qualities that are not
+        if sources.count(Source.VALUE) == 1 and _BY_POINT.isdisjoint(sources):
+            constants = {Source.DEVICE: layout.device, **self._constants}
+            mixed = [field for field in self._fields if field[1] is not Source.TIME_QUALITY]
+            good = [field for field in mixed if field[1] is not Source.QUALITY]
+            self._good = Template(good, constants, self._write_time)
+            self._mixed = Template(mixed, constants, self._write_time)
 
     def messages(self, batch: Batch, *, historical: bool = False) -> list[Message]:
         """See `Plan.messages`."""
-        if self._templates is not None and has_one_time(batch) and not (historical and self._historical):
-            doubts: dict[str, str] = {}
-            nulls, values = 0, batch.values
+        if self._good and self._mixed and has_one_time(batch) and not (historical and self._historical):
+            template, values, doubts, nulls = self._good, batch.values, b"", 0
             if batch.quality != 0:
                 values, doubts, nulls = self._without_bad(batch)
+                template = self._mixed if doubts else self._good
             text = self._values_text(batch.columns, values)
             if text == b"{}":
                 return []
             # More nulls than bad values: NaN, an infinity or no value, which the quality must say.
             if text and (b"null" not in text or text.count(b"null") == nulls):
-                given = scalars(batch, batch.source_time_ns, self._write_time)  # type: ignore[arg-type]
-                if doubts:
-                    given[b"quality"] = encode(doubts)
-                head, tail = self._templates[bool(doubts)]
-                return [(self._topic, head % given + text + tail % given)]
+                return [(self._topic, template.fill(batch, value=text, quality=doubts))]
         return [
             (self._topic, encode(self._object(batch, rows, part=part, historical=historical)))
             for part, rows in enumerate(_without_repeats(rows_of(batch, self._wanted)))
@@ -86,8 +86,8 @@ class DevicePlan:
         """See `Plan.topics`."""
         yield self._topic, self._layout.device
 
-    def _without_bad(self, batch: Batch) -> tuple[tuple[Value, ...], dict[str, str], int]:
-        """Values with None where bad, the qualities that are not good by tag, and how many are bad."""
+    def _without_bad(self, batch: Batch) -> tuple[tuple[Value, ...], bytes, int]:
+        """Values with None where bad, the doubtful qualities by tag as JSON, and how many are bad."""
         values, doubts, nulls = list(batch.values), dict[str, str](), 0
         for row, column in rows_of(batch, self._wanted):
             quality = batch.quality[row] if isinstance(batch.quality, tuple) else batch.quality
@@ -96,24 +96,23 @@ class DevicePlan:
             if quality & BAD:
                 values[row] = None
                 nulls += 1
-        return tuple(values), doubts, nulls
+        return tuple(values), encode(doubts) if doubts else b"", nulls
 
     def _values_text(self, columns: tuple[int, ...] | None, values: tuple[Value, ...]) -> bytes:
         """The object of values; empty where a point repeats, so that one object cannot hold them."""
         if columns is None:
             return encode(self._whole(*self._pick(values)))
         tags, wanted = self._tags, self._wanted
+        pairs = zip(columns, values, strict=True)
         if wanted is None:
-            chosen = dict(zip(map(tags.__getitem__, columns), values, strict=True))
+            chosen = {tags[column]: value for column, value in pairs}
             return encode(chosen) if len(chosen) == len(columns) else b""
-        rows = [
-            (tags[column], value) for column, value in zip(columns, values, strict=True) if column in wanted
-        ]
+        rows = [(tags[column], value) for column, value in pairs if column in wanted]
         chosen = dict(rows)
         return encode(chosen) if len(chosen) == len(rows) else b""
 
     def _object(self, batch: Batch, chosen: list[Row], *, part: int, historical: bool) -> dict[str, object]:
-        rows = Rows(batch, chosen, self._layout, write_time=self._write_time, names=self._names)
+        rows = Rows(batch, chosen, self._layout, write_time=self._write_time, constants=self._constants)
         said: dict[str, object] = {}
         for name, source in self._fields:
             if source is Source.QUALITY:
@@ -139,24 +138,6 @@ class DevicePlan:
             said[self._part] = part
         return said
 
-    def _template(self, *, doubts: bytes | None) -> tuple[bytes, bytes]:
-        """What stands before and after the values, with slots; `doubts` is the slot of qualities, if any."""
-        known = {
-            Source.VALUE: _VALUES,
-            Source.QUALITY: doubts,
-            Source.TIME_QUALITY: None,
-            Source.DEVICE: constant(self._layout.device),
-            Source.SITE: constant(self._names["site"]),
-            Source.GATEWAY: constant(self._names["gateway"]),
-        }
-        parts = [
-            constant(name) + b":" + text
-            for name, source in self._fields
-            if (text := slot(source) or known[source]) is not None
-        ]
-        head, _, tail = (b"{" + b",".join(parts) + b"}").partition(_VALUES)
-        return head, tail
-
 
 def _by_tag(rows: Rows, column: Iterable[object]) -> dict[str, object]:
     return {point.tag: one for point, one in zip(rows.points, column, strict=True)}
@@ -181,14 +162,6 @@ def _without_repeats(rows: list[Row]) -> list[list[Row]]:
         pieces[-1].append(row)
         seen.add(row[1])
     return pieces
-
-
-def _picker(columns: tuple[int, ...] | None) -> Callable[[tuple[Value, ...]], tuple[Value, ...]]:
-    if columns is None:
-        return tuple
-    if len(columns) == 1:
-        return itemgetter(slice(columns[0], columns[0] + 1))
-    return itemgetter(*columns)
 
 
 @functools.lru_cache(maxsize=_SHAPES_MAX)

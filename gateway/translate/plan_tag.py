@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import repeat
 from typing import Final, TypeAlias
 
 from gateway.core.batch import Batch
-from gateway.core.point import Layout, Point
-from gateway.core.quality import BAD, Quality
-from gateway.translate.fields import Rows, columns_of, constant, has_one_time, rows_of, scalars, slot
+from gateway.core.point import Layout
+from gateway.core.quality import BAD, GOOD, Quality
+from gateway.translate.fields import Rows, Template, columns_of, has_one_time, rows_of
 from gateway.translate.payload import OPTIONAL, Source, encode, honest, quality_text, raw_text, time_writer
 from gateway.translate.rule import RuleSpec
 
@@ -52,8 +52,8 @@ class TagPlan:
     it. Only labels, and fields that show the value more than once, are put together row by row.
     """
 
-    __slots__ = ("_ends_of", "_fields", "_historical", "_layout", "_names", "_part", "_templates", "_topics",
-                 "_write_time")  # fmt: skip
+    __slots__ = ("_constants", "_fields", "_historical", "_layout", "_part", "_template_of", "_templates",
+                 "_topics", "_write_time")  # fmt: skip
 
     def __init__(
         self,
@@ -62,22 +62,21 @@ class TagPlan:
         topics: Topics,
         fields: tuple[tuple[str, Source], ...],
         *,
-        names: Mapping[str, str],
+        gateway: str,
+        site: str,
     ) -> None:
         self._layout = layout
         self._topics = topics
-        self._names = dict(names)
+        self._constants = {Source.SITE: site, Source.GATEWAY: gateway}
         self._write_time = time_writer(rule.time)
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
         self._historical = next((name for name, source in fields if source is Source.HISTORICAL), None)
         self._part = next((name for name, source in fields if source is Source.PART), None)
         sources = [source for _, source in self._fields]
-        known: dict[tuple[bytes, bytes], int] = {}
+        self._templates: list[Template] = []
+        self._template_of: list[int] = []  # by column
         if sources.count(Source.VALUE) == 1 and Source.LABEL not in sources:
-            self._ends_of = tuple(
-                known.setdefault(self._template(point), len(known)) for point in layout.points
-            )
-        self._templates = tuple(known)
+            self._compile_templates()
 
     def messages(self, batch: Batch, *, historical: bool = False) -> list[Message]:
         """See `Plan.messages`."""
@@ -92,7 +91,7 @@ class TagPlan:
         quality = batch.quality
         qualities = quality if isinstance(quality, tuple) else repeat(quality)
         ends: dict[Quality, Ends] = {}
-        ends_of, topics = self._ends_of, self._topics
+        template_of, topics = self._template_of, self._topics
         made: list[Message] = []
         for column, value, quality in zip(columns_of(batch), batch.values, qualities, strict=False):
             topic = topics[column]
@@ -103,7 +102,7 @@ class TagPlan:
                 quality = honest(value, quality)[1]
             if quality not in ends:
                 ends[quality] = self._ends(batch, quality)
-            head, tail = ends[quality][ends_of[column]]
+            head, tail = ends[quality][template_of[column]]
             made.append((topic, head + text + tail))
         return made
 
@@ -112,13 +111,13 @@ class TagPlan:
         return _owners(self._layout, self._topics)
 
     def _ends(self, batch: Batch, quality: Quality) -> Ends:
-        given = scalars(batch, batch.source_time_ns, self._write_time)  # type: ignore[arg-type]  # has_one_time
-        given[b"quality"] = quality_text(quality).encode()
-        return [(head % given, tail % given) for head, tail in self._templates]
+        text = encode(quality_text(quality))
+        filled = [template.fill(batch, value=_VALUE, quality=text) for template in self._templates]
+        return [(head, tail) for head, _, tail in (text.partition(_VALUE) for text in filled)]
 
     def _row_by_row(self, batch: Batch, *, historical: bool) -> list[Message]:
         rows = [row for row in rows_of(batch, None) if self._topics[row[1]] is not None]
-        said = Rows(batch, rows, self._layout, write_time=self._write_time, names=self._names)
+        said = Rows(batch, rows, self._layout, write_time=self._write_time, constants=self._constants)
         names = [name for name, _ in self._fields]
         columns = [said.column(source) for _, source in self._fields]
         seen = Counter[int]()
@@ -135,21 +134,22 @@ class TagPlan:
                 made.append((topic, encode(payload)))
         return made
 
-    def _template(self, point: Point) -> tuple[bytes, bytes]:
-        """What stands before and after the value of a point, with slots."""
-        known = {
-            Source.QUALITY: b'"%(quality)b"',
-            Source.TIME_QUALITY: constant(quality_text(0)),
-            Source.UNIT: constant(point.unit),
-            Source.TAG: constant(point.tag),
-            Source.DEVICE: constant(self._layout.device),
-            Source.SITE: constant(self._names["site"]),
-            Source.GATEWAY: constant(self._names["gateway"]),
-            Source.VALUE: _VALUE,
-        }
-        parts = [constant(name) + b":" + (slot(source) or known[source]) for name, source in self._fields]
-        head, _, tail = (b"{" + b",".join(parts) + b"}").partition(_VALUE)
-        return head, tail
+    def _compile_templates(self) -> None:
+        known: dict[tuple[str, str], int] = {}
+        has_tag = any(source is Source.TAG for _, source in self._fields)
+        for point in self._layout.points:
+            kind = (point.unit, point.tag if has_tag else "")
+            if kind not in known:
+                known[kind] = len(known)
+                constants = {
+                    Source.TIME_QUALITY: quality_text(GOOD),
+                    Source.UNIT: point.unit,
+                    Source.TAG: point.tag,
+                    Source.DEVICE: self._layout.device,
+                    **self._constants,
+                }
+                self._templates.append(Template(self._fields, constants, self._write_time))
+            self._template_of.append(known[kind])
 
 
 def _owners(layout: Layout, topics: Topics) -> Iterator[tuple[bytes, str]]:
