@@ -3,8 +3,8 @@
 `SERIES` is a permutation of all 16-bit values, and a block of registers is a slice of it. From any value
 its place in the series is known, from the place which read it was, and a slice compares in C.
 
-mode all    read k of unit u shows, from register 0 up, the slice at (u * UNIT_STEP + k * READ_STEP) % MODULUS:
-            every register changes with every read.
+mode all    read k of unit u shows, from register 0 up, the slice at
+            (u * UNIT_STEP + k * READ_STEP) % MODULUS: every register changes with every read.
 mode tenth  registers r, r+10, r+20 … (r = 0 … 9) show the slice at
             (u * UNIT_STEP + r * RESIDUE_STEP + n * READ_STEP) % MODULUS with version n = (k + 10 - r) // 10:
             read k changes exactly those with r = k % 10.

@@ -13,6 +13,7 @@ import sys
 import time
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 from pymodbus.client import ModbusTcpClient
 
 QUEUED_MAX = 1000  # so that paho's queue does not grow without end where the broker is slower
@@ -23,7 +24,7 @@ def main() -> None:
     modbus_port, mqtt_port, devices, registers = map(int, sys.argv[1:])
     plant = ModbusTcpClient("127.0.0.1", port=modbus_port)
     plant.connect()
-    broker = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="naive")
+    broker = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="naive")
     broker.max_inflight_messages_set(QUEUED_MAX)
     broker.connect("127.0.0.1", mqtt_port)
     broker.loop_start()

@@ -24,7 +24,13 @@ class Plant:
     """All units and what was counted."""
 
     def __init__(
-        self, mode: Mode, *, units: int, registers: int, reads_log: BinaryIO | None, writes_log: BinaryIO | None
+        self,
+        mode: Mode,
+        *,
+        units: int,
+        registers: int,
+        reads_log: BinaryIO | None,
+        writes_log: BinaryIO | None,
     ) -> None:
         self.mode, self.units, self.registers = mode, units, registers
         self.reads = dict.fromkeys(range(1, units + 1), 0)
@@ -56,7 +62,7 @@ class Plant:
             if at == 0:
                 self._next(unit)
             values = self.image[unit][at : at + count]
-        elif WRITABLE_AT <= at and at + count <= WRITABLE_AT + WRITABLE:
+        elif at >= WRITABLE_AT and at + count <= WRITABLE_AT + WRITABLE:
             values = self.writable[unit][at - WRITABLE_AT : at - WRITABLE_AT + count]
         else:
             return self._refuse(function, 2)
@@ -116,11 +122,15 @@ class Connection(asyncio.Protocol):
         self._transport.write(b"".join(replies))
 
 
+def _log(path: str) -> BinaryIO | None:
+    return None if path == "-" else Path(path).open("wb")  # open as long as the process
+
+
 async def main(mode: str, units: int, registers: int, ports: int, reads_log: str, writes_log: str) -> None:
     """Serve until killed."""
     if not (1 <= units <= 247 and 1 <= registers <= REGISTERS_MAX):
         raise SystemExit(f"plant: 1..247 units, 1..{REGISTERS_MAX} registers")
-    logs = [None if path == "-" else Path(path).open("wb") for path in (reads_log, writes_log)]
+    logs = [_log(path) for path in (reads_log, writes_log)]
     plant = Plant(Mode(mode), units=units, registers=registers, reads_log=logs[0], writes_log=logs[1])
 
     async def tell(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

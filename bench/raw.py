@@ -12,14 +12,10 @@ import asyncio
 import struct
 import sys
 import time
+from functools import partial
 from typing import Any
 
 import msgspec
-
-try:
-    from uvloop import run
-except ImportError:
-    run = asyncio.run
 
 WINDOW = 4000  # PUBLISH packets not acknowledged
 encode = msgspec.json.Encoder().encode
@@ -30,7 +26,8 @@ class Broker(asyncio.Protocol):
 
     def __init__(self) -> None:
         self.ready = asyncio.get_running_loop().create_future()
-        self.in_flight, self.identifier, self.waiting = 0, 0, [None][:0]
+        self.in_flight, self.identifier = 0, 0
+        self.waiting: list[Plant] = []
         self.parts: list[bytes] = []
         self.rest = b""
 
@@ -113,6 +110,10 @@ class Plant(asyncio.Protocol):
                 self.owed += whole
 
 
+def _same(plant: Plant) -> Plant:
+    return plant
+
+
 async def main(mqtt_port: int, devices: int, registers: int, depth: int, ports: list[int]) -> None:
     """Poll until killed."""
     loop = asyncio.get_running_loop()
@@ -120,10 +121,15 @@ async def main(mqtt_port: int, devices: int, registers: int, depth: int, ports: 
     await broker.ready
     for number, port in enumerate(ports):
         units = list(range(number + 1, devices + 1, len(ports)))
-        await loop.create_connection(lambda units=units: Plant(broker, units, registers, depth), "127.0.0.1", port)
+        plant = Plant(broker, units, registers, depth)
+        await loop.create_connection(partial(_same, plant), "127.0.0.1", port)
     await loop.create_future()
 
 
 if __name__ == "__main__":
     mqtt_port, devices, registers, depth, *ports = map(int, sys.argv[1:])
+    try:
+        from uvloop import run
+    except ImportError:
+        from asyncio import run  # type: ignore[assignment]  # the same call, slower
     run(main(mqtt_port, devices, registers, depth, ports))
