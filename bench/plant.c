@@ -205,7 +205,7 @@ int main(int argc, char **argv) {
     writes_log = open_log(argv[6]);
     for (unsigned x = 0; x < 65536; x++) series[x] = htons((uint16_t)(x * 40503u + 12345u));
     for (int unit = 1; unit <= units; unit++)
-        for (int residue = 0; tenth && residue < 10; residue++) show_tenth(unit, residue, 0);
+        for (int residue = 0; tenth && residue < 10; residue++) show_tenth(unit, residue, (10 - residue) / 10);
 
     int epoll = epoll_create1(EPOLL_CLOEXEC), listeners[PORTS_MAX + 1], numbers[PORTS_MAX + 1] = {0};
     for (int i = 0; i <= ports; i++) {
