@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
-import msgspec
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address, parse
+from drivers.modbus.field import ORDERS, SHAPES, STRING_REGISTERS_MAX, DataType, Scale
 from drivers.modbus.wire.pdu import ADDRESS_COUNT, Table
 from gateway.config.models import Device, Link, Model, Tag, Write, defaults
 from gateway.config.scalars import one_of, shown
@@ -19,18 +19,14 @@ from gateway.core.errors import Problem
 from gateway.core.point import ValueType
 
 PORT: Final = 502  # MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.3.1
-STRING_LENGTH_MAX: Final = 246  # characters: 123 registers, what one write can carry (FC 16)
-BITS: Final = {
-    "bool": 1, "int16": 16, "uint16": 16, "int32": 32, "uint32": 32, "int64": 64, "uint64": 64,
-    "float32": 32, "float64": 64, "bcd16": 16, "bcd32": 32,
-}  # fmt: skip
-ORDERS: Final = ("ABCD", "CDAB", "BADC", "DCBA")
+STRING_LENGTH_MAX: Final = 2 * STRING_REGISTERS_MAX  # characters
+TYPES: Final = tuple(kind.value for kind in DataType)
 TypeName = Literal[
     "bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bcd16", "bcd32", "string"
 ]  # fmt: skip
 
 
-class Span(msgspec.Struct, frozen=True):
+class Span(NamedTuple):
     """Addresses of one table, both ends included."""
 
     table: Table
@@ -39,22 +35,6 @@ class Span(msgspec.Struct, frozen=True):
 
     def __str__(self) -> str:
         return f"{Address(self.table, self.first)}-{self.last}"
-
-
-class Scale(msgspec.Struct, frozen=True):
-    """Engineering value = raw * multiplier / divisor + offset. Both forms, as `raw * 0.1` is not `raw / 10`."""
-
-    multiplier: float
-    divisor: float
-    offset: float = 0.0
-
-    def to_engineering(self, raw: float) -> float:
-        """What people see."""
-        return raw * self.multiplier / self.divisor + self.offset
-
-    def to_raw(self, value: float) -> float:
-        """What the device holds, not yet rounded."""
-        return (value - self.offset) * self.divisor / self.multiplier
 
 
 def _address(value: object) -> Address:
@@ -76,24 +56,17 @@ def _order(value: object) -> str:
 def _scale(value: object) -> Scale:
     if isinstance(value, Scale):
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and value and abs(value) < float("inf"):
-        exact = Fraction(repr(value))  # what the user wrote: 0.1 is 1/10
-        return Scale(float(exact.numerator), float(exact.denominator))
+    if isinstance(value, int | float) and not isinstance(value, bool) and value:
+        return Scale.from_factor(value)
     if isinstance(value, dict) and set(value) == {"raw", "eu"}:
-        raw, eu = _pair(value["raw"], "raw"), _pair(value["eu"], "eu")
-        if raw[0] == raw[1] or eu[0] == eu[1]:
-            raise fault("two equal ends of scale", "raw and eu with different ends")
-        offset = eu[0] - raw[0] * (eu[1] - eu[0]) / (raw[1] - raw[0])
-        return Scale(eu[1] - eu[0], raw[1] - raw[0], offset)
+        return Scale.from_points(_pair(value["raw"], "raw"), _pair(value["eu"], "eu"))
     raise fault(shown(value), "a factor that is not 0, or {raw: [low, high], eu: [low, high]}")
 
 
 def _pair(value: object, name: str) -> tuple[float, float]:
     numbers = value if isinstance(value, list) else []
-    if len(numbers) == 2 and all(
-        isinstance(n, int | float) and not isinstance(n, bool) and abs(n) < float("inf") for n in numbers
-    ):
-        return float(numbers[0]), float(numbers[1])
+    if len(numbers) == 2 and all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+        return numbers[0], numbers[1]
     raise fault(f"{name} of scale is {shown(value)}", f"{name}: [low, high]")
 
 
@@ -212,10 +185,6 @@ class ModbusDevice(Device):
     """One unit behind a link."""
 
     unit: int = Field(ge=0, le=255, description="Unit identifier, 0 to 255; many TCP servers take 1 or 255.")
-    base: Literal[0, 1] = Field(
-        0,
-        description="Number of the first register in the device's documentation, for hr: ir: co: di: addresses.",
-    )
     max_registers: int | None = Field(
         None, ge=1, le=125, description="Most registers in one read. Default: the link's."
     )
@@ -284,20 +253,24 @@ class ModbusTag(Tag):
         return self.type or "bool"
 
     @property
+    def data_type(self) -> DataType:
+        """`type_name` in the codec's words."""
+        return DataType(self.type_name)
+
+    @property
     def count(self) -> int:
-        """Registers (or bits of a bit table) that the value takes."""
-        if self.at.table.has_bits:
-            return 1
-        if self.type_name == "string":
+        """Registers that the value takes, or 1 for a coil or discrete input."""
+        if self.data_type is DataType.STRING:
             return ((self.length or 1) + 1) // 2
-        return (BITS[self.type_name] + 15) // 16
+        return SHAPES[self.data_type].registers
 
     def value_type(self) -> ValueType:
-        if self.type_name == "bool":
+        if self.data_type is DataType.BOOL:
             return ValueType.BOOL
-        if self.type_name == "string":
+        if self.data_type is DataType.STRING:
             return ValueType.STRING
-        return ValueType.FLOAT if self.scale is not None or "float" in self.type_name else ValueType.INT
+        is_whole = not self.data_type.is_float and (self.scale is None or self.scale.is_whole)
+        return ValueType.INT if is_whole else ValueType.FLOAT
 
     def problems(self) -> Iterable[Problem]:
         yield from super().problems()
@@ -306,17 +279,15 @@ class ModbusTag(Tag):
             yield Problem(
                 ("at",), f"{self.at} with {self.count} registers", f"an end at or below {ADDRESS_COUNT - 1}"
             )
-        if self.write is not None and self.at.table in {Table.INPUT_REGISTERS, Table.DISCRETE_INPUTS}:
-            kind = "an input register" if self.at.table is Table.INPUT_REGISTERS else "a discrete input"
-            yield Problem(("write",), f"write for {kind}", "a coil or holding register, or no write")
-        if self.write is not None and self.write.function == "single" and self.count > 1:
-            yield Problem(("write", "function"), f"single for {self.count} registers", "multiple or auto")
-        is_number = self.type_name not in {"bool", "string"}
-        for key in ("scale", "invalid"):
-            if key in self.model_fields_set and getattr(self, key) and not is_number:
-                yield Problem((key,), f"{key} of a {self.type_name}", f"no {key}, as only numbers have one")
+        if self.write is not None:
+            yield from self._write_problems(self.write)
+        is_number = self.data_type not in {DataType.BOOL, DataType.STRING}
         if is_number:
             yield from self._invalid_problems()
+            return
+        for key in ("scale", "invalid"):
+            if getattr(self, key):
+                yield Problem((key,), f"{key} of a {self.type_name}", f"no {key}, as only numbers have one")
 
     def _type_problems(self) -> Iterable[Problem]:
         if self.at.table.has_bits:
@@ -327,7 +298,7 @@ class ModbusTag(Tag):
                     ("type",), f"type {self.type_name} at {self.at}", "bool, or a register (hr:, ir:)"
                 )
         elif self.type is None and self.bit is None:
-            yield Problem(("type",), "no 'type'", f"type: {one_of([*BITS, 'string'])}")
+            yield Problem(("type",), "no 'type'", f"type: {one_of(TYPES)}")
         elif self.type == "bool" and self.bit is None:
             yield Problem(("type",), f"bool in the register {self.at}", "bit: 0 to 15 beside it")
         elif self.bit is not None and self.type_name != "bool":
@@ -337,20 +308,29 @@ class ModbusTag(Tag):
         if self.length is not None and self.type_name != "string":
             yield Problem(("length",), f"length of a {self.type_name}", "type string, or no length")
 
-    def raw_range(self) -> tuple[float, float]:
-        """Lowest and highest raw value that the type can hold."""
-        name, bits = self.type_name, BITS.get(self.type_name, 1)
-        if name.startswith("float"):
-            return -float("inf"), float("inf")
-        if name.startswith("bcd"):
-            return 0, 10 ** (bits // 4) - 1
-        return (-(1 << bits - 1), (1 << bits - 1) - 1) if name.startswith("int") else (0, (1 << bits) - 1)
+    def _write_problems(self, write: ModbusWrite) -> Iterable[Problem]:
+        if self.at.table in {Table.INPUT_REGISTERS, Table.DISCRETE_INPUTS}:
+            kind = "an input register" if self.at.table is Table.INPUT_REGISTERS else "a discrete input"
+            yield Problem(("write",), f"write for {kind}", "a coil or holding register, or no write")
+        if write.function == "single" and self.count > 1:
+            yield Problem(("write", "function"), f"single for {self.count} registers", "multiple or auto")
+        shape = SHAPES.get(self.data_type)
+        if shape is None or shape.low == shape.high or self.data_type is DataType.BOOL:
+            return
+        for key, value in (("min", write.min), ("max", write.max)):
+            if value is None:
+                continue
+            exact = Fraction(repr(value))
+            raw = exact if self.scale is None else self.scale.inverse(exact)
+            if not shape.low <= round(raw) <= shape.high:
+                found = f"{key} {value:g}, which is {round(raw)} in the register"
+                yield Problem(
+                    ("write", key), found, f"{shape.low} to {shape.high}, as {self.type_name} holds"
+                )
 
     def _invalid_problems(self) -> Iterable[Problem]:
-        low, high = self.raw_range()
-        if self.type_name.startswith("int") or self.type_name.startswith("bcd"):
-            high = (1 << BITS[self.type_name]) - 1  # as bits: 0x8000 is -32768
+        _, registers, low, _ = SHAPES[self.data_type]
+        high = (1 << 16 * registers) - 1  # integers also as bits: 0x8000
         for position, value in enumerate(self.invalid):
-            is_whole = self.type_name.startswith("float") or value == int(value)
-            if not low <= value <= high or not is_whole:
-                yield Problem(("invalid", position), shown(value), f"a raw value of type {self.type_name}")
+            if not self.data_type.is_float and not (isinstance(value, int) and low <= value <= high):
+                yield Problem(("invalid", position), shown(value), f"a whole number from {low} to {high:#x}")

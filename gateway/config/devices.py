@@ -12,16 +12,13 @@ from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import Kinds
 from gateway.config.links import Links
 from gateway.config.models import Device, Tag
-from gateway.config.scalars import did_you_mean, one_of, shown
+from gateway.config.scalars import choice, did_you_mean, shown
 from gateway.config.site import DeviceSpec, ScanClass, TagSpec
 from gateway.config.tree import Key, Mapping, Node, Place, is_null, merged, plain, without
 from gateway.config.values import NAME_EXPECTED, is_name
 from gateway.core.point import Point
 
 MERGED_KEYS: Final = ("use", "defaults", "tags")
-PLACEHOLDERS: Final = ("site", "gateway", "device", "tag", "link", "template", "unit", "scan")
-"""What every topic may name; a device's `attributes` come on top."""
-
 _Checked = tuple[Tag | None, list[Found], Node]  # the node is kept: its id is the key
 
 
@@ -60,12 +57,32 @@ class Devices:
                 self._faults.add((node.place, shown(plain(node)), "a mapping: link, unit, tags …"))
             else:
                 self._device(str(name), place, node)
+        self._warn_of_twins()
         for template, node in self._faults.templates.items():
             if template not in self._used:
                 self._faults.warn(
                     (node.place, f"template {template}, which no device uses", "a device with use: of it")
                 )
         return self.specs
+
+    def attribute_names(self) -> set[str]:
+        """Names of the users' own placeholders, also of devices that have faults."""
+        names: set[str] = set()
+        for node in self.effective.items.values():
+            attributes = _mapping(_mapping(node).items.get("attributes"))
+            names.update(key for key in attributes.items if isinstance(key, str))
+        return names
+
+    def _warn_of_twins(self) -> None:
+        """Two devices with one number on one link: allowed, but hardly meant."""
+        seen: dict[tuple[str, str], str] = {}
+        for spec in self.specs.values():
+            station = spec.model.station()
+            first = seen.setdefault((spec.link, station), spec.name)
+            if station and first != spec.name:
+                found = f"unit {station} on link {spec.link} again in device {spec.name}"
+                place = self._section.places[spec.name]
+                self._faults.warn((place, found, f"one device for one unit (first: device {first})"))
 
     def _template(self, name: str, place: Place, node: Mapping) -> None:
         self._faults.templates[name] = node
@@ -108,7 +125,7 @@ class Devices:
         specs = self._tag_specs(name, link.driver, tags, template)
         if not tags.items:
             self._faults.warn((place, f"device {name} without tags", "tags:, or use: of a template"))
-        if model is None or not link.is_sound:
+        if model is None or found or not link.is_sound:
             return
         self.specs[name] = DeviceSpec(
             name=name,
@@ -129,9 +146,7 @@ class Devices:
         if isinstance(value, str) and value in self._template_tags:
             self._used.add(value)
             return value
-        known = list(self._template_tags)
-        hint = did_you_mean(value, known) if isinstance(value, str) else ""
-        self._faults.add((use.place, f"no template {shown(value)}", f"{one_of(known)}{hint}"))
+        self._faults.add((use.place, f"no template {shown(value)}", choice(value, self._template_tags)))
         return None
 
     def _tags(self, node: Mapping, template: str | None) -> Mapping:
@@ -192,24 +207,23 @@ class Devices:
         model, found = validate(models.tag, node, plain(node), place)
         if model is not None and model.scan not in self._scans:
             found.append(self._no_scan_class(model.scan, locate(node, ("scan",), place)))
-            model = None
-        checked = model, found, node
+        checked = None if found else model, found, node
         self._checked[driver, id(node)] = checked
         return checked
 
     def _no_scan_class(self, name: str, place: Place) -> Found:
-        known = list(self._scans)
-        return place, f"no scan class '{name}'", f"{one_of(known)}{did_you_mean(name, known)}"
+        return place, f"no scan class '{name}'", choice(name, self._scans)
 
     def _hinted(self, fault: Found, driver: str) -> Found:
         """A key of links, written into a device: say where it belongs."""
         place, found, _ = fault
-        for key in self._kinds.drivers[driver].link.model_fields:
+        for name, field in self._kinds.drivers[driver].link.model_fields.items():
+            key = field.alias or name
             if found == f"unknown key '{key}'":
                 return (
                     place,
-                    f"{found} in a device",
-                    f"it in a link: links: {{NAME: {{{key}: …}}}}, and link: NAME here",
+                    f"{found} of a device",
+                    f"it in a link: links: {{NAME: {{{key}: …}}}} and link: NAME",
                 )
         return fault
 

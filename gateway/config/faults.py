@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from gateway.config.models import Model
 from gateway.config.reader import Fault
-from gateway.config.scalars import clip, did_you_mean, one_of, shown
+from gateway.config.scalars import choice, clip, one_of, shown
 from gateway.config.tree import Mapping, Node, Place, Scalar, key_place_of, place_of, walk
 from gateway.config.values import NAME_EXPECTED
 from gateway.core.errors import PathPart
@@ -19,7 +19,7 @@ USERS_NAMED: Final = 3  # devices that a message names; the others are counted
 SECRETS: Final = frozenset(
     {"password", "passwd", "passphrase", "secret", "token", "api_key", "private_key", "key"}
 )
-_FOUND_EXPECTED: Final = re.compile(r"found (.+?), expected (.+)", re.DOTALL)
+_FOUND_EXPECTED: Final = re.compile(r"(?:\w+: )?found (.+?), expected (.+)", re.DOTALL)
 _WORDS: Final = {
     "string_type": "text (quotes make text of anything)",
     "int_type": "a whole number",
@@ -43,6 +43,7 @@ class Collector:
     def __init__(self) -> None:
         self._faults: dict[Found, tuple[str, list[str]]] = {}  # → note, devices
         self._warnings: dict[Found, str] = {}
+        self.is_readable = True  # False: a file is missing or broken, so what it holds is not known
         self._silent: set[Place] = set()  # the reader has complained: what follows from it is noise
         self.templates: dict[str, Mapping] = {}
         self.root: Node = Mapping(Place("", 1, 1))
@@ -59,6 +60,15 @@ class Collector:
         for fault in faults:
             self.add((fault.place, fault.found, fault.expected), note=fault.note)
             self._silent.add(fault.place)
+
+    def unreadable(self, found: Found) -> None:
+        """A fault that hides a part of the configuration: nothing more can be said of it as a whole."""
+        self.is_readable = False
+        self.add(found)
+
+    def silence(self, place: Place) -> None:
+        """Say nothing more of this place."""
+        self._silent.add(place)
 
     def add(self, found: Found, *, note: str = "", device: str | None = None) -> None:
         """One fault; `device` is the one that uses what is wrong."""
@@ -112,6 +122,8 @@ def _listed(devices: Sequence[str]) -> str:
 def validate(model: type[Model], node: Node, data: Any, places: Place) -> tuple[Any, list[Found]]:
     """The model of `data` (which is `plain(node)`, or a part of it) or None, and what is wrong with it.
 
+    A model with faults has sound fields that do not go together.
+
     `places` is where to point for what the node as a whole lacks: its key.
     """
     try:
@@ -121,7 +133,7 @@ def validate(model: type[Model], node: Node, data: Any, places: Place) -> tuple[
     found = [
         (locate(node, problem.path, places), problem.found, problem.expected) for problem in result.problems()
     ]
-    return (None if found else result), found
+    return result, found
 
 
 def locate(node: Node, path: tuple[PathPart, ...], otherwise: Place) -> Place:
@@ -150,12 +162,13 @@ def _translate(model: type[Model], node: Node, detail: Any, otherwise: Place) ->
         if match := _FOUND_EXPECTED.fullmatch(text):
             return place, match[1], match[2]
         return place, shown(value), text
-    return place, shown(value), _expected(kind, context, detail["msg"])
+    return place, shown(value), _expected(kind, context, detail["msg"], value)
 
 
-def _expected(kind: str, context: dict[str, Any], message: str) -> str:
+def _expected(kind: str, context: dict[str, Any], message: str, value: object) -> str:
     if kind == "literal_error":
-        return str(context["expected"]).replace("'", "")
+        words = re.findall(r"'([^']*)'", str(context["expected"]))
+        return choice(value, words) if words else str(context["expected"])
     if kind in _WORDS:
         return _WORDS[kind]
     if kind == "greater_than_equal":
@@ -197,8 +210,7 @@ def _unknown_key(model: type[Model], node: Node, path: tuple[PathPart, ...]) -> 
 
 def unknown_key_expected(key: str, known: Iterable[str]) -> str:
     """`one of a, b or c — did you mean 'a'?`"""
-    names = list(known)
-    return f"one of {one_of(names, limit=40)}{did_you_mean(key, names)}"
+    return f"one of {choice(key, known)}"
 
 
 def _fields(model: type[Model], path: tuple[PathPart, ...]) -> dict[str, Any]:

@@ -51,14 +51,13 @@ class _Files:
         self._faults.read(faults)
         if not self._seen - {path.resolve()}:
             self.root.place = Place(str(path), 1, 1)
-        if node is None or is_null(node):
-            if not faults:
-                self._faults.add(
-                    (Place(str(path), 1, 1), "an empty file", f"sections: {', '.join(SECTIONS)}")
-                )
+        if node is None and faults:
+            self._faults.is_readable = False
             return
         if not isinstance(node, Mapping):
-            self._faults.add((node.place, "a list or text", f"sections: {', '.join(SECTIONS)}"))
+            found = "an empty file" if node is None or is_null(node) else _shape(node)
+            place = Place(str(path), 1, 1) if node is None else node.place
+            self._faults.unreadable((place, found, f"sections: {', '.join(SECTIONS)}"))
             return
         self._refuse_variables(node)
         for key, child in node.items.items():
@@ -128,8 +127,8 @@ class _Files:
             try:
                 data = path.read_bytes()
             except OSError as error:
-                self._faults.add(
-                    (place, f"{shown(str(path))}, which cannot be read ({error.strerror})", "a readable file")
+                self._faults.unreadable(
+                    (place, f"{shown(pattern)}, which cannot be read ({error.strerror})", "a readable file")
                 )
                 self._seen.add(path.resolve())
                 continue
@@ -164,6 +163,7 @@ class _Files:
                     "the value itself; a secret is named by its file, such as password_file",
                 )
             )
+            self._faults.silence(node.place)
 
 
 def _shape(node: Node) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import PLANNED_DRIVERS, PLANNED_UPLINKS, Kinds
 from gateway.config.models import Model
-from gateway.config.scalars import did_you_mean, one_of, shown
+from gateway.config.scalars import choice, one_of, shown
 from gateway.config.site import LinkSpec, UplinkSpec
 from gateway.config.tree import Mapping, Node, Place, plain
 from gateway.config.values import NAME_EXPECTED, FileRef, is_name
@@ -58,7 +58,7 @@ class Links:
             return
         model = with_files(model, node, place, self._faults)
         spec = LinkSpec(name=str(name), driver=driver, model=model, path=("links", str(name)))
-        if self._own(spec, locate(node, ("host",), place), advice="one link for one wire"):
+        if self._own(spec, locate(node, ("host",), place), advice="one link for one wire") and not found:
             self.specs[spec.name] = spec
 
     def _own(self, spec: LinkSpec, place: Place, *, advice: str) -> bool:
@@ -90,10 +90,7 @@ class Links:
 
     def _named(self, link: object, place: Place, device: str) -> LinkOfDevice | None:
         if not isinstance(link, str) or link not in self._drivers:
-            hint = did_you_mean(link, self._drivers) if isinstance(link, str) else ""
-            self._faults.add(
-                (place, f"no link {shown(link)}", f"{one_of(self._drivers)}{hint}"), device=device
-            )
+            self._faults.add((place, f"no link {shown(link)}", choice(link, self._drivers)), device=device)
             return LinkOfDevice("", self._kinds.implicit_driver, is_sound=False)
         driver = self._drivers[link]
         return LinkOfDevice(link, driver, is_sound=link in self.specs) if driver else None
@@ -141,8 +138,13 @@ def kind_of(
     if value in planned:
         faults.add((kind.place, f"{key} '{value}', which is not there yet", one_of(known)))
     else:
-        hint = did_you_mean(value, [*known, *planned]) if isinstance(value, str) else ""
-        faults.add((kind.place, f"unknown {key} {shown(value)}", f"{one_of(known)}{hint}"))
+        faults.add(
+            (
+                kind.place,
+                f"unknown {key} {shown(value).removeprefix('the number ')}",
+                choice(value, known),
+            )
+        )
     return None
 
 
@@ -166,6 +168,7 @@ def uplinks(section: Node | None, kinds: Kinds, faults: Collector) -> tuple[dict
             faults.add(fault)
         if model is not None:
             model = with_files(model, node, place, faults)
+        if model is not None and not found:
             specs[str(name)] = UplinkSpec(name=str(name), kind=kind, model=model, path=("uplinks", str(name)))
     return specs, names
 
@@ -181,7 +184,7 @@ def with_files(model: ModelT, node: Node, place: Place, faults: Collector) -> Mo
         where = locate(node, (field.alias or name,), place)
         path = Path(where.file).parent / value
         update[name] = str(path.absolute())
-        _check_file(path, reference, where, faults)
+        _check_file(value, path, reference, where, faults)
     return model.model_copy(update=update) if update else model
 
 
@@ -195,19 +198,17 @@ def _metadata(field: Any) -> list[Any]:
     return [*field.metadata, *inner]
 
 
-def _check_file(path: Path, reference: FileRef, place: Place, faults: Collector) -> None:
+def _check_file(value: str, path: Path, reference: FileRef, place: Place, faults: Collector) -> None:
     fault: Found | None = None
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            fault = place, f"{shown(str(path))}, which is not a file", "the path of a file"
+            fault = place, f"{shown(value)}, which is not a file", "the path of a file"
         elif not os.access(path, os.R_OK):
-            fault = place, f"{shown(str(path))}, which cannot be read", "a file that this user may read"
+            fault = place, f"{shown(value)}, which cannot be read", "a file that this user may read"
         elif reference.secret and mode & stat.S_IROTH:
-            faults.warn(
-                (place, f"the secret {shown(str(path))} readable by everybody", f"chmod o-rwx {path}")
-            )
+            faults.warn((place, f"the secret {shown(value)} readable by everybody", f"chmod o-rwx {path}"))
     except OSError as error:
-        fault = place, f"{shown(str(path))}, which cannot be read ({error.strerror})", "the path of a file"
+        fault = place, f"{shown(value)}, which cannot be read ({error.strerror})", "the path of a file"
     if fault is not None:
         faults.add(fault)

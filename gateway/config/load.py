@@ -65,6 +65,8 @@ def check(path: Path, kinds: Kinds) -> Report:
     except ConfigError as error:
         return Report((f"{error} (a file, or a directory with {MAIN_FILE})",), ())
     faults.root = root
+    if not faults.is_readable:
+        return Report(tuple(faults.errors()), tuple(faults.warnings()))
     site = _assemble(file, root, kinds, faults)
     errors = tuple(faults.errors())
     return Report(errors, tuple(faults.warnings()), None if errors else site)
@@ -95,7 +97,6 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
     scans = _scans(root, faults)
     links = Links(section=root.items.get("links"), kinds=kinds, faults=faults)
     devices = Devices(root=root, kinds=kinds, links=links, scans=scans, faults=faults)
-    is_sound = not faults
     specs = devices.build()
     uplink_specs, uplink_names = uplinks(root.items.get("uplinks"), kinds, faults)
     names = {"gateway": gateway.name} if gateway is not None else {"gateway": "gateway", "site": "site"}
@@ -106,7 +107,8 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
         devices=specs,
         uplinks=uplink_specs,
         uplink_names=uplink_names,
-        is_whole=is_sound and not faults,
+        is_whole=not faults,
+        attributes=devices.attribute_names(),
         faults=faults,
     )
     publish = rules.publish(root.items.get("publish"))
@@ -155,7 +157,13 @@ def _version(root: Mapping, faults: Collector) -> None:
     if node is None:
         faults.add((root.place, "no 'version'", f"version: {FORMAT_VERSION}"))
     elif plain(node) is True or plain(node) != FORMAT_VERSION:
-        faults.add((node.place, f"version {shown(plain(node))}", f"version: {FORMAT_VERSION}"))
+        faults.add(
+            (
+                node.place,
+                f"version {shown(plain(node)).removeprefix('the number ')}",
+                f"version: {FORMAT_VERSION}",
+            )
+        )
 
 
 def _single(model: type[Model], key: str, root: Mapping, faults: Collector) -> Any:
@@ -168,7 +176,7 @@ def _single(model: type[Model], key: str, root: Mapping, faults: Collector) -> A
     result, found = validate(model, node, plain(node), root.places.get(key, root.place))
     for fault in found:
         faults.add(fault)
-    return result
+    return None if found else result
 
 
 def _scans(root: Mapping, faults: Collector) -> dict[str, ScanClass]:

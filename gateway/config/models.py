@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+import msgspec
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    PlainValidator,
+    WithJsonSchema,
+)
+
+from pydantic_core import CoreSchema, core_schema
 
 from gateway.config.scalars import shown
 from gateway.config.values import NAME, Deadband, Duration, Host, HostPort, Percent, Size, Text, fault
@@ -13,6 +24,8 @@ from gateway.core.errors import Problem
 from gateway.core.point import Priority, ValueType
 
 Name = Annotated[str, Field(pattern=NAME)]
+PLACEHOLDERS: Final = ("site", "gateway", "device", "tag", "link", "template", "unit", "scan")
+"""What every topic may name; `unit` is the device's number on its link. A device's `attributes` come on top."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -24,6 +37,21 @@ class Model(BaseModel):
     def problems(self) -> Iterable[Problem]:
         """Faults between fields, with paths from this model on."""
         return ()
+
+
+class NotYet(msgspec.Struct, frozen=True):
+    """`Annotated[Literal[…], NotYet(("thin",), "…")]`: words that users know and that are not there yet."""
+
+    words: tuple[str, ...]
+    expected: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def refuse(value: object) -> object:
+            if value in self.words:
+                raise fault(f"'{value}', which is not there yet", self.expected)
+            return value
+
+        return core_schema.no_info_before_validator_function(refuse, handler(source))
 
 
 def defaults(model: type[ModelT]) -> Callable[[], ModelT]:
@@ -138,6 +166,9 @@ class Device(Model):
 
     def problems(self) -> Iterable[Problem]:
         for name, value in self.attributes.items():
+            if name in PLACEHOLDERS:
+                expected = f"a name of your own, none of {', '.join(PLACEHOLDERS)}"
+                yield Problem(("attributes", name), f"the attribute '{name}'", expected)
             if any(character in value for character in "+#\0"):
                 yield Problem(
                     ("attributes", name), shown(value), "text that can stand in a topic, without + and #"
@@ -314,7 +345,7 @@ class Buffer(Model):
     max_bytes: Annotated[int, Size("1MB")] = Field(
         "1GB", validate_default=True, alias="max", description="Most disk space for undelivered values."
     )
-    full: Literal["drop_oldest", "block"] = Field(
+    full: Annotated[Literal["drop_oldest", "block"], NotYet(("thin",), "drop_oldest or block")] = Field(
         "drop_oldest",
         description="When it is full: drop_oldest loses the oldest, counted; block stops reading devices.",
     )
@@ -335,7 +366,7 @@ class Publish(Model):
         min_length=1,
         description="Topic; with {tag} one message for each value, without it one for each scan of a device.",
     )
-    format: Literal["json", "raw"] = Field(
+    format: Annotated[Literal["json", "raw"], NotYet(("template", "msgpack"), "json or raw")] = Field(
         "json", description="json: an object of `fields`; raw: the value alone, as text."
     )
     fields: dict[Annotated[str, Field(min_length=1, max_length=64)], Source] = Field(

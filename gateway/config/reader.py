@@ -38,7 +38,7 @@ class _Stop(Exception):
 
 
 def read(data: bytes, file: str) -> tuple[Node | None, list[Fault]]:
-    """The tree of one file and what is wrong with it; None for the tree where there is none."""
+    """The tree of one file and what is wrong with it; None for the tree where the file cannot be read to its end."""
     start = Place(file, 1, 1)
     if len(data) > FILE_BYTES_MAX:
         return None, [Fault(start, f"{len(data)} bytes", f"at most {FILE_BYTES_MAX}")]
@@ -52,9 +52,9 @@ def read(data: bytes, file: str) -> tuple[Node | None, list[Fault]]:
     try:
         reader.document()
     except _Stop:
-        pass
+        return None, reader.faults
     except yaml.YAMLError as error:
-        reader.faults.append(_syntax_fault(error, text, file))
+        return None, [*reader.faults, _syntax_fault(error, text, file)]
     return reader.root, reader.faults
 
 

@@ -6,10 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
-from gateway.config.devices import PLACEHOLDERS
 from gateway.config.faults import Collector, locate, validate
-from gateway.config.models import Commands, Publish
-from gateway.config.scalars import clip, did_you_mean, one_of, shown
+from gateway.config.models import PLACEHOLDERS, Commands, Publish
+from gateway.config.scalars import choice, clip, did_you_mean, one_of, shown
 from gateway.config.site import CommandRule, DeviceSpec, PublishRule, UplinkSpec
 from gateway.config.tree import Node, Place, Sequence, plain
 from gateway.core.errors import PathPart
@@ -37,18 +36,19 @@ class Rules:
         uplinks: dict[str, UplinkSpec],
         uplink_names: Collection[str],
         is_whole: bool,
+        attributes: set[str],
         faults: Collector,
     ) -> None:
-        """`names`: site and gateway. `is_whole`: no device has a fault, so that a rule must match some."""
+        """`names`: site and gateway. `is_whole`: no device has a fault, so that a rule must match some. `attributes`: the users' own
+        placeholders.
+        """
         self._names = names
         self._devices = devices
         self._uplinks = uplinks
         self._uplink_names = uplink_names
         self._is_whole = is_whole
         self._faults = faults
-        self._attributes = sorted(
-            {name for device in devices.values() for name in device.attributes} - set(PLACEHOLDERS)
-        )
+        self._attributes = sorted(attributes - set(PLACEHOLDERS))
         self._topics: dict[tuple[str, str], _Use] = {}  # (broker, topic)
         self._clashes: set[tuple[Place, Place]] = set()
 
@@ -62,7 +62,7 @@ class Rules:
             for fault in found:
                 self._faults.add(fault)
             place = locate(node, ("topic",), node.place)
-            if model is None or not self._common(node, model, keys=("topic",)):
+            if model is None or not self._common(node, model, keys=("topic",)) or found:
                 continue
             uplink = self._uplinks[model.uplink]
             rule = PublishRule(
@@ -81,26 +81,23 @@ class Rules:
         """The rules without a fault; call it after `publish`."""
         rules: list[CommandRule] = []
         for index, node in enumerate(section.items if isinstance(section, Sequence) else ()):
-            model, found = validate(Commands, node, plain(node), node.place)
-            for fault in found:
+            model, faults = validate(Commands, node, plain(node), node.place)
+            for fault in faults:
                 self._faults.add(fault)
-            if model is None or not self._common(node, model, keys=("topic", "reply")):
+            if model is None or not self._common(node, model, keys=("topic", "reply")) or faults:
                 continue
             uplink = self._uplinks[model.uplink]
             for key, purpose in (("topic", "commands"), ("reply", "reply")):
                 text = getattr(model, key)
                 if text is None:
                     continue
-                uses = self._rendered(
-                    model.match, text, locate(node, (key,), node.place), purpose, only_writable=True
-                )
-                count = 0
-                for count, (use, topic) in enumerate(uses, start=1):
+                where = locate(node, (key,), node.place)
+                uses = list(self._rendered(model.match, text, where, purpose, only_writable=True))
+                for use, topic in uses:
                     self._claim(uplink, topic, use)
-                if not count and key == "topic" and self._is_whole:
-                    self._faults.add(
-                        (locate(node, ("match",), node.place), "no writable tag", "a tag with write:")
-                    )
+                if not uses and key == "topic" and self._is_whole:
+                    found = f"{one_of(map(shown, model.match))}, which no writable tag matches"
+                    self._fault(node, ("match",), found, "a pattern that matches a tag with write:")
             rules.append(CommandRule(index=index, uplink=model.uplink, model=model, path=("commands", index)))
         return tuple(rules)
 
@@ -112,13 +109,8 @@ class Rules:
             if text is not None:
                 is_sound &= self._topic(text, locate(node, (key,), node.place))
         if model.uplink not in self._uplink_names:
-            known = list(self._uplink_names)
-            self._fault(
-                node,
-                ("uplink",),
-                f"no uplink '{clip(model.uplink)}'",
-                f"{one_of(known)}{did_you_mean(model.uplink, known)}",
-            )
+            found = f"no uplink '{clip(model.uplink)}'"
+            self._fault(node, ("uplink",), found, choice(model.uplink, self._uplink_names))
         return is_sound and model.uplink in self._uplinks
 
     def _fault(self, node: Node, path: tuple[PathPart, ...], found: str, expected: str) -> None:
@@ -250,11 +242,16 @@ class Rules:
             return
         self._clashes.add((first.place, use.place))
         found = f"the topic '{clip(topic)}' for {use.owner} ({use.purpose})"
-        if {first.purpose, use.purpose} == {"publish", "commands"}:
+        if first.place == use.place:
+            part = "{device} and {tag}" if "/" in use.owner else "{device}"
+            expected = f"{part} in it: it is the topic of {first.owner} too"
+        elif {first.purpose, use.purpose} == {"publish", "commands"}:
             expected = f"another one: what is published to {first.owner} would come back as a command"
         else:
             expected = f"another one: it is the topic of {first.owner} ({first.purpose})"
-        self._faults.add((use.place, found, f"{expected} (first: {first.place})"))
+        if first.place != use.place:
+            expected += f" (first: {first.place})"
+        self._faults.add((use.place, found, expected))
 
 
 def _split(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:

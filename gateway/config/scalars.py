@@ -105,3 +105,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """` — did you mean 'host'?`, or nothing."""
     meant = near(word, known)
     return f" — did you mean '{meant}'?" if meant else ""
+
+
+def choice(found: object, known: Iterable[str]) -> str:
+    """`a, b or c — did you mean 'a'?`: what to expect instead of a name that is not known."""
+    names = list(known)
+    hint = did_you_mean(found, names) if isinstance(found, str) and len(names) > 1 else ""
+    return one_of(names) + hint
