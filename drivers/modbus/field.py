@@ -102,7 +102,7 @@ class Scale(msgspec.Struct, frozen=True):
     @classmethod
     def _of(cls, factor: Fraction, offset: Fraction) -> Scale:
         if not 1 / Fraction(SCALE_MAGNITUDE_MAX) <= abs(factor) <= SCALE_MAGNITUDE_MAX:
-            raise ValueError(f"scale: found factor {float(factor):g}, expected 1e-30 to 1e30, either sign")
+            raise ValueError(f"scale: found factor {float(factor):g}, expected 1e-30 to 1e30 of either sign")
         denominator = math.lcm(factor.denominator, offset.denominator)
         return cls(int(factor * denominator), int(offset * denominator), denominator)
 
@@ -117,11 +117,27 @@ class Scale(msgspec.Struct, frozen=True):
 
 
 def _exact(what: str, number: float) -> Fraction:
-    if isinstance(number, bool) or not math.isfinite(number):
-        raise ValueError(f"scale: found {what} {number!r}, expected a finite number")
-    if abs(number) > SCALE_MAGNITUDE_MAX:
-        raise ValueError(f"scale: found {what} {number:g}, expected at most 1e30")
-    return Fraction(repr(number))  # the decimal number that was written, not its binary neighbour
+    if isinstance(number, bool) or not is_finite(number):
+        raise ValueError(f"scale: found {what} {shown(number)}, expected a finite number")
+    exact = Fraction(repr(number))  # the decimal number that was written, not its binary neighbour
+    if exact and not 1 / Fraction(SCALE_MAGNITUDE_MAX) <= abs(exact) <= SCALE_MAGNITUDE_MAX:
+        raise ValueError(f"scale: found {what} {number:g}, expected 0, or 1e-30 to 1e30 of either sign")
+    return exact
+
+
+def is_finite(number: float) -> bool:
+    """Whether it is a number, neither infinite nor an integer beyond any float."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def shown(number: int | float) -> str:  # noqa: PYI041 - spelled out, for only integers can be that long
+    """A number for an error message; Python refuses to print an integer of thousands of digits."""
+    return (
+        repr(number) if isinstance(number, float) or is_finite(number) else "an integer of 309 digits or more"
+    )
 
 
 class Shape(NamedTuple):
@@ -172,8 +188,8 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         if plain and (self.scale or self.invalid or self.low is not None or self.high is not None):
             raise ValueError(f"scale, invalid or range with type {self.type.value}: expected on numbers only")
         for name, limit in (("low", self.low), ("high", self.high)):
-            if limit is not None and not math.isfinite(limit):
-                raise ValueError(f"{name}: found {limit!r}, expected a finite number")
+            if limit is not None and not is_finite(limit):
+                raise ValueError(f"{name}: found {shown(limit)}, expected a finite number")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"range: found {self.low:g} to {self.high:g}, expected the lower end first")
         self.sentinels()
@@ -199,14 +215,16 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
 
     def _sentinel(self, number: float) -> float:
         if self.type.is_float:
-            if isinstance(number, bool) or not math.isfinite(number):
-                raise ValueError(f"invalid: found {number!r}, expected a finite number (NaN is so anyway)")
+            if isinstance(number, bool) or not is_finite(number):
+                raise ValueError(
+                    f"invalid: found {shown(number)}, expected a finite number (NaN is so anyway)"
+                )
             return through(self.type, float(number))
         code, registers, low, _ = SHAPES[self.type]
         size = 16 * registers
         if isinstance(number, bool) or not isinstance(number, int) or not low <= number < 1 << size:
             limit = (1 << size) - 1
-            raise ValueError(f"invalid: found {number!r}, expected a whole number {low}..0x{limit:x}")
+            raise ValueError(f"invalid: found {shown(number)}, expected a whole number {low}..0x{limit:x}")
         return number - (1 << size) if code.islower() and number >= 1 << (size - 1) else number
 
 

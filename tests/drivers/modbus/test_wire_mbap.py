@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,11 +30,11 @@ def feed(chunks: list[bytes]) -> tuple[list[mbap.Frame], str]:
 
 def pieces(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-    return [data[left:right] for left, right in zip(edges, edges[1:], strict=False)]
+    return [data[left:right] for left, right in itertools.pairwise(edges)]
 
 
 def test_the_example_of_the_guide() -> None:
-    # MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.1.2: read register 5, transaction 0x1501, unit 0xFF.
+    # MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.1.2: read register 5.
     adu = bytes.fromhex("1501 0000 0006 ff 03 0004 0001")
     assert mbap.encode(0x1501, 0xFF, bytes.fromhex("0300040001")) == adu
     assert feed([adu]) == ([(0x1501, 0xFF, bytes.fromhex("0300040001"))], "")
@@ -58,7 +60,9 @@ def test_garbage_behind_good_frames_is_found_at_its_place(frames: list[mbap.Fram
     stream = b"".join(mbap.encode(*frame) for frame in frames)
     found, error = feed([stream + garbage])
     assert found == frames
-    assert f"byte {len(stream) + 2}: found protocol identifier 0x{garbage[2:4].hex()}, expected 0x0000" in error
+    assert (
+        f"byte {len(stream) + 2}: found protocol identifier 0x{garbage[2:4].hex()}, expected 0x0000" in error
+    )
 
 
 @pytest.mark.parametrize("length", [0, 1, 255, 65535])

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.modbus.wire import pdu
-from drivers.modbus.wire.pdu import ExceptionCode, FunctionCode, MaskWrite, ReadRequest, Table, WriteBits, WriteRegisters
+from drivers.modbus.wire.pdu import (
+    ExceptionCode,
+    FunctionCode,
+    MaskWrite,
+    ReadRequest,
+    Table,
+    WriteBits,
+    WriteRegisters,
+)
 from gateway.core.errors import LocalProtocolError
 
 # Request, response: the example tables of MODBUS Application Protocol Specification V1.1b3, by clause.
@@ -93,7 +101,12 @@ def test_packed_bits_come_back(bits: list[bool]) -> None:
 
 @pytest.mark.parametrize(
     ("table", "count_max"),
-    [(Table.COILS, 2000), (Table.DISCRETE_INPUTS, 2000), (Table.HOLDING_REGISTERS, 125), (Table.INPUT_REGISTERS, 125)],
+    [
+        (Table.COILS, 2000),
+        (Table.DISCRETE_INPUTS, 2000),
+        (Table.HOLDING_REGISTERS, 125),
+        (Table.INPUT_REGISTERS, 125),
+    ],
 )
 def test_reads_end_at_the_limits_of_the_standard(table: Table, count_max: int) -> None:
     request = pdu.read(table, start=0x10000 - count_max, count=count_max)

@@ -69,7 +69,7 @@ def test_it_is_a_session() -> None:
 
 
 def test_the_examples_of_the_standard() -> None:
-    # Specification V1.1b3: requests and answers of the examples in clauses 6.1 to 6.16, contents set up as there.
+    # Specification V1.1b3, examples of clauses 6.1 to 6.16, contents set up as there.
     plant = Plant()
     session = ServerSession(plant)
     plant.bits[Table.COILS][19:38] = pdu.unpack_bits(bytes.fromhex("CD6B05"), 19)
@@ -129,7 +129,9 @@ def test_an_unknown_unit_is_refused_or_met_with_silence() -> None:
 def test_all_requests_of_one_segment_are_answered_in_order() -> None:
     session = ServerSession(Plant())
     segment = b"".join(mbap.encode(n, 10, pdu.write_single_register(n, n * 3)) for n in range(50))
-    events = session.receive(segment + mbap.encode(50, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=50)), 0)
+    events = session.receive(
+        segment + mbap.encode(50, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=50)), 0
+    )
     assert events == [Indication(10, 6, None)] * 50 + [Indication(10, 3, None)]
     answers = session.to_send(0)
     assert [int.from_bytes(answer[:2], "big") for answer in answers] == list(range(51))
@@ -161,10 +163,19 @@ def test_a_data_model_that_gives_the_wrong_size_is_our_fault() -> None:
             return b""
 
     with pytest.raises(LocalProtocolError, match="0 bytes, expected 4"):
-        ServerSession(Short()).receive(mbap.encode(1, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=2)), 0)
+        ServerSession(Short()).receive(
+            mbap.encode(1, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=2)), 0
+        )
 
 
-@given(st.lists(st.one_of(st.binary(max_size=20), st.builds(mbap.encode, st.just(1), st.just(10), st.binary(min_size=1, max_size=12)))))
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=20),
+            st.builds(mbap.encode, st.just(1), st.just(10), st.binary(min_size=1, max_size=12)),
+        )
+    )
+)
 def test_any_bytes_give_answers_or_an_error_the_same_however_cut(parts: list[bytes]) -> None:
     stream = b"".join(parts)
     whole = serve([stream])
@@ -226,7 +237,7 @@ def test_back_to_back_every_request_is_answered_or_refused(requests: list[bytes]
 
 @given(st.lists(st.tuples(request_strategy, st.integers(0, 4), st.booleans())))
 def test_back_to_back_over_a_link_that_loses_delays_and_cuts(steps: list[tuple[bytes, int, bool]]) -> None:
-    """Whatever the link does: one event for each request, and data only from the answer to that very request."""
+    """Whatever the link does: one event for each request, and none from another request's answer."""
     client, server = ClientSession(max_in_flight=4), ServerSession(Plant())
     under_way: list[bytes] = []  # answers the link still holds
     outcomes: dict[object, int] = {}
