@@ -33,7 +33,7 @@ def rows(programs: Programs, folder: Path, plan: Plan) -> dict[str, Callable[[],
         registers=plan.registers,
         scan="continuous",
         topics=Topics.DEVICE,
-        pipeline=plan.depth,
+        in_flight=plan.depth,
     )
     replace = msgspec.structs.replace
     per_tag = replace(flat, scan="1s", topics=Topics.TAG, is_spread=True)

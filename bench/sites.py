@@ -25,7 +25,7 @@ class SiteSpec(msgspec.Struct, frozen=True, kw_only=True):
     registers: int
     scan: str  # "continuous" or a period
     topics: Topics
-    pipeline: int = 8  # requests in flight per link, where the driver offers it
+    in_flight: int = 8  # requests per link
     is_spread: bool = False  # staggered over the period
     is_writable: bool = False  # one set-point per device, and the rule for its commands
 
@@ -42,7 +42,7 @@ def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqt
         f"scan: {{flat: {every}, rare: 1h}}",
         "links:",
         *(
-            f'  plant{number}: {{driver: modbus, host: "127.0.0.1:{port}", pipeline: {spec.pipeline}}}'
+            f'  plant{number}: {{driver: modbus, host: "127.0.0.1:{port}", max_in_flight: {spec.in_flight}}}'
             for number, port in enumerate(modbus_ports)
         ),
         "templates:",
