@@ -194,7 +194,8 @@ class Checker:
             seen.last += ahead
         if self._arrivals is not None:
             read = seen.last if self.mode is Mode.ALL else read_of(seen.last, residue)
-            self._arrivals.write(struct.pack("<HHIQ", unit, 0, read, t_ns))
+            if read > 0:  # a tenth that no read has changed yet has none
+                self._arrivals.write(struct.pack("<HHIQ", unit, 0, read, t_ns))
         return True
 
 

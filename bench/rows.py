@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import struct
@@ -85,9 +86,7 @@ def percentiles(values_ms: Sequence[float]) -> dict[str, float]:
     if not ranked:
         return {}
     at = {"p50": 0.50, "p99": 0.99, "max": 1.0}
-    return {
-        name: round(ranked[min(len(ranked) - 1, int(len(ranked) * part))], 3) for name, part in at.items()
-    }
+    return {name: round(ranked[math.ceil(len(ranked) * part) - 1], 3) for name, part in at.items()}
 
 
 def ceiling(programs: Programs, folder: Path, plan: Plan) -> Figures:
