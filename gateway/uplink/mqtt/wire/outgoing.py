@@ -17,7 +17,7 @@ from gateway.uplink.mqtt.wire.fields import Violation, protocol_error, varint
 from gateway.uplink.mqtt.wire.packets import Acknowledgement
 from gateway.uplink.mqtt.wire.properties import Carrier, decode_block
 from gateway.uplink.mqtt.wire.reasons import FAILURE, ReasonCode
-from gateway.uplink.mqtt.wire.settings import IN_FLIGHT_MAX
+from gateway.uplink.mqtt.wire.settings import IN_FLIGHT_MAX, Settings
 from gateway.uplink.mqtt.wire.terms import PACKET_BYTES_MAX, PACKET_ID_MAX, VARINT_MAX, Version
 
 TOPICS_REMEMBERED_MAX: Final = 65_536  # encoded topic names kept for the hot path; ours
@@ -49,6 +49,7 @@ class Outgoing:
         "_next_alias",
         "_next_id",
         "_out",
+        "_packet_bytes_cap",
         "_packet_bytes_max",
         "_permitted",
         "_resend_dup",
@@ -62,11 +63,10 @@ class Outgoing:
         "waiting",
     )
 
-    def __init__(
-        self, *, version: Version, in_flight_max: int, out: list[bytes], events: list[Event]
-    ) -> None:
-        self._is_v5: Final = version is Version.V5
-        self._in_flight_max: Final = in_flight_max
+    def __init__(self, settings: Settings, *, out: list[bytes], events: list[Event]) -> None:
+        self._is_v5: Final = settings.version is Version.V5
+        self._in_flight_max: Final = settings.in_flight_max
+        self._packet_bytes_cap: Final = settings.outgoing_packet_size_max
         self._out = out  # shared: bytes for the wire, in order
         self._events: Final = events  # refusals, for the session to hand out
         self.in_flight: Final[dict[int, Entry]] = {}  # packet identifier → publish, in the order first sent
@@ -138,7 +138,7 @@ class Outgoing:
 
     def open(self, server: Server, *, session_present: bool) -> None:
         """The server accepted us: its limits hold, and what is in flight goes out again (MQTT 5.0 §4.4)."""
-        self._packet_bytes_max = server.maximum_packet_size or PACKET_BYTES_MAX
+        self._packet_bytes_max = min(server.maximum_packet_size or PACKET_BYTES_MAX, self._packet_bytes_cap)
         self._easy_bytes = min(self._packet_bytes_max - 5, VARINT_MAX) - FIXED_BYTES_MAX
         self._permitted = frozenset(
             0x30 | qos << 1 | retain
@@ -332,9 +332,8 @@ class Outgoing:
         if self._is_v5:
             remaining += len(varint(len(properties))) + len(properties)
         size = 1 + (len(varint(remaining)) if remaining <= VARINT_MAX else 5) + remaining
-        limit = min(self._packet_bytes_max, PACKET_BYTES_MAX)
-        if size > limit:
-            self._events.append(TooLarge(token=token, size_bytes=size, limit_bytes=limit))
+        if size > self._packet_bytes_max:
+            self._events.append(TooLarge(token=token, size_bytes=size, limit_bytes=self._packet_bytes_max))
             return False
         return True
 

@@ -107,9 +107,7 @@ class ClientSession:
             list[bytes]
         ] = []  # bounded by in_flight_max and by what our limits let the server ask
         self._events: Final[list[Event]] = []
-        self._outgoing: Final = Outgoing(
-            version=settings.version, in_flight_max=settings.in_flight_max, out=self._out, events=self._events
-        )
+        self._outgoing: Final = Outgoing(settings, out=self._out, events=self._events)
         self._incoming: Final = Incoming(settings, out=self._out)
         self._alive: Final = KeepAlive(response_timeout_s=settings.response_timeout_s)
         self._requests: Final = Requests(version=settings.version, outgoing=self._outgoing, out=self._out)
@@ -348,6 +346,12 @@ class ClientSession:
 
     def _take_packet(self, data: bytes, position: int, done: list[object], now_ns: int) -> int:
         """Handle the packet at `position`; its size, or 0 while it is not whole (then `_need` is set)."""
+        if self._state is State.CONNECTING and data[position] >> 4 != PacketType.CONNACK:
+            raise protocol_error(
+                "first packet (MQTT 5.0 section 3.2)",
+                found=f"packet type {data[position] >> 4}",
+                expected="CONNACK (is this an MQTT broker?)",
+            )
         length, shift, at = 0, 0, position + 1
         while True:
             if at == len(data):
@@ -381,12 +385,6 @@ class ClientSession:
 
     def _take_body(self, first: int, body: bytes, done: list[object], now_ns: int) -> None:
         if self._state is State.CONNECTING:
-            if first >> 4 != PacketType.CONNACK:
-                raise protocol_error(
-                    "first packet (MQTT 5.0 section 3.2)",
-                    found=f"packet type {first >> 4}",
-                    expected="CONNACK",
-                )
             refused = handshake.old_refusal(body) if self._version is Version.V5 else None
             if refused is not None:
                 self._end(refused)

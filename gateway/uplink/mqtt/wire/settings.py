@@ -34,6 +34,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     receive_maximum: int = 256  # QoS 1 and 2 messages to us that may wait for `acknowledge`
     maximum_packet_size: int = 1 << 20  # bytes; bounds our inbound buffer in both versions
     topic_alias_maximum: int = 16  # aliases the server may use towards us
+    outgoing_packet_size_max: int = (
+        PACKET_BYTES_MAX  # bytes; for a 3.1.1 server, which cannot announce its own
+    )
     in_flight_max: int = 1024  # QoS 1 and 2 publishes without acknowledgement; QoS 0 not drained yet
     response_timeout_s: float = 10.0  # for CONNACK, SUBACK, UNSUBACK and PINGRESP
     request_response_information: bool = False
@@ -45,6 +48,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _within("session_expiry_s", self.session_expiry_s, 0, SESSION_NEVER_EXPIRES, "3.1.2.11.2")
         _within("receive_maximum", self.receive_maximum, 1, 65_535, "3.1.2.11.3")
         _within("maximum_packet_size", self.maximum_packet_size, 1, PACKET_BYTES_MAX, "3.1.2.11.4")
+        _within("outgoing_packet_size_max", self.outgoing_packet_size_max, 1, PACKET_BYTES_MAX, "2.1.4")
         _within("topic_alias_maximum", self.topic_alias_maximum, 0, 65_535, "3.1.2.11.5")
         _within("in_flight_max", self.in_flight_max, 1, IN_FLIGHT_MAX, "2.2.1")
         if self.response_timeout_s <= 0:
