@@ -131,6 +131,8 @@ def gateway(spec: SiteSpec) -> Start:
     """The shipped command on the YAML of the row, after `gateway check` accepted it."""
 
     def start(load: Plant, mqtt_port: int, folder: Path) -> list[str | Path]:
+        if not GATEWAY.exists():
+            raise RigError(f"{GATEWAY} is missing: run script/setup")
         site = folder / "site"
         write_site(site, spec, modbus_ports=load.ports, mqtt_port=mqtt_port)
         checked = subprocess.run(
@@ -138,7 +140,7 @@ def gateway(spec: SiteSpec) -> Start:
         )
         if checked.returncode:
             raise RigError(f"gateway check refuses {site}:\n{checked.stdout}{checked.stderr}")
-        return [GATEWAY, "run", site]
+        return [GATEWAY, "run", site, "--state", folder / "state"]
 
     return start
 

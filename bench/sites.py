@@ -31,14 +31,13 @@ class SiteSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqtt_port: int) -> Path:
-    """`gateway.yaml` in `folder`; its journal goes to `folder`/state. Returns the file."""
+    """`gateway.yaml` in `folder`. Returns the file."""
     folder.mkdir(parents=True, exist_ok=True)
     every = spec.scan if not spec.is_spread else f"{{every: {spec.scan}, spread: true}}"
     lines = [
         "version: 1",
         "gateway: {name: bench-gw, site: bench}",
         'http: {listen: "127.0.0.1:0"}',
-        f"journal: {{directory: {folder}/state}}",
         f"scan: {{flat: {every}, rare: 1h}}",
         "links:",
         *(
