@@ -146,11 +146,13 @@ def read_footer(file: File, path: Path, size: int) -> Segment | None:
 class Scanner:
     """Reads a segment's records in order, chunk by chunk, stepping over damage."""
 
-    def __init__(self, file: File, *, name: str, salt: int, after: Position) -> None:
+    def __init__(
+        self, file: File, *, name: str, salt: int, after: Position, offset: int = HEADER_BYTES
+    ) -> None:
         self._file = file
         self._name = name
         self._salt = salt
-        self.offset = HEADER_BYTES  # of what is read next
+        self.offset = offset  # of what is read next
         self.after = after  # position of the last record read
         self.damage: list[Damage] = []  # found since the caller took it away
 

@@ -194,9 +194,10 @@ class Journal:
     ) -> Cursor:
         """The cursor of this name where it was, or a new one at the end. Raises `ConfigError`.
 
-        Ask for all cursors after `open` and before the first `append`. Bounds: `max_bytes` between low mark
-        and end, exact to 1/16 segment (one segment for data of earlier runs; on disk up to one segment
-        more); `keep_ns` in running time, exact to `mark_ms`.
+        Ask for all cursors after `open` and before the first `append`. Nothing within the bounds is ever
+        dropped. What is beyond `max_bytes` from the end goes in steps of 1/16 segment (of one segment where
+        an earlier run wrote it), what is older than `keep_ns` of running time in steps of `mark_ms`; files go
+        when every cursor has passed them, so up to one segment more than `max_bytes` stays on disk.
         """
         return self._lanes[lane].cursor(
             name, streams=streams, keep_ns=keep_ns, max_bytes=max_bytes, full=full

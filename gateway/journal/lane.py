@@ -365,9 +365,15 @@ class Lane:
                 is_over = self._is_at_bound(cursor) or is_over
             else:
                 self._drop_excess(cursor)
-            bound = min(bound, self._offset - self.lag_bytes(cursor) + cursor.max_bytes + 1)
+            bound = min(bound, self._bound_of(cursor))
         self._is_over = is_over
         self._bound = _NEVER if is_over else bound
+
+    def _bound_of(self, cursor: Cursor) -> int:
+        if cursor.full is Full.BLOCK:
+            return self._marks.before(cursor.low).offset + cursor.max_bytes + 1
+        behind = self._marks.after(cursor.low)
+        return (self._offset if behind is None else behind.offset) + cursor.max_bytes
 
     def _is_at_bound(self, cursor: Cursor) -> bool:
         # Once over, it must fall a tenth below, so that readers do not stop and go with every batch.
@@ -375,14 +381,10 @@ class Lane:
         return self.lag_bytes(cursor) > bytes_max or self.oldest_age_ns(cursor) > cursor.keep_ns
 
     def _drop_excess(self, cursor: Cursor) -> None:
-        target = self._marks.until_elapsed(self._elapsed_ns() - cursor.keep_ns)
-        if self.lag_bytes(cursor) > cursor.max_bytes:
-            mark = self._marks.from_offset(self._offset - cursor.max_bytes)
-            if mark is None:
-                self._mark()
-                mark = self._marks.last
-            if target is None or mark.position > target.position:
-                target = mark
+        # Only what is beyond a bound for certain goes: up to the last mark that is.
+        old = self._marks.until_elapsed(self._elapsed_ns() - cursor.keep_ns)
+        far = self._marks.until_offset(self._offset - cursor.max_bytes)
+        target = max(filter(None, (old, far)), key=lambda mark: mark.position, default=None)
         if target is not None and target.position > cursor.low:
             cursor.drop(target.position, self._marks.before(cursor.low).counts, target.counts)
             self._is_changed = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 
 import msgspec
 
@@ -45,10 +45,10 @@ class Marks:
         index = bisect_right(self._marks, position, key=lambda mark: mark.position)
         return self._marks[index] if index < len(self._marks) else None
 
-    def from_offset(self, offset: int) -> Mark | None:
-        """The first mark with at least so many bytes before it."""
-        index = bisect_left(self._marks, offset, key=lambda mark: mark.offset)
-        return self._marks[index] if index < len(self._marks) else None
+    def until_offset(self, offset: int) -> Mark | None:
+        """The last mark with at most so many bytes before it."""
+        index = bisect_right(self._marks, offset, key=lambda mark: mark.offset)
+        return self._marks[index - 1] if index else None
 
     def until_elapsed(self, elapsed_ns: int) -> Mark | None:
         """The last mark that is not younger."""

@@ -57,6 +57,7 @@ class Reader:
         self._layouts = layouts
         self._cursor = cursor
         self._wanted = {codec.stream_tag(name): name for name in cursor.streams} if cursor is not None else {}
+        self._resume_at: tuple[int, Position] = (0, after)  # offset and position in the segment, when closed
         self._passed = 0  # index of the last segment read to its end
         self._report = report
         self._chain = after  # position of the last record given out
@@ -83,7 +84,7 @@ class Reader:
         self.is_at_end = False
         try:
             while max_bytes > 0 and not records:
-                scanner = self._scanner or self._next_segment()
+                scanner = self._scanner or self._resume() or self._next_segment()
                 segment = self._segment
                 if scanner is None or segment is None:
                     self.is_at_end = True
@@ -93,8 +94,7 @@ class Reader:
                     if not is_sealed:
                         self.is_at_end = True
                         break
-                    self._passed = segment.index
-                    self.close()
+                    self._leave(segment)
                     continue
                 start = scanner.offset
                 for entry in scanner.read(limit, max_bytes):
@@ -111,8 +111,26 @@ class Reader:
         """Give the open file back. `read` opens it again."""
         if self._file is not None:
             self._file.close()
-        self._file = self._scanner = self._segment = None
-        self._after = max(self._after, self.position)
+        if self._scanner is not None:
+            self._resume_at = (self._scanner.offset, self._scanner.after)
+        self._file = self._scanner = None
+
+    def _leave(self, segment: Segment) -> None:
+        self.close()
+        self._passed, self._segment = segment.index, None
+
+    def _resume(self) -> Scanner | None:
+        segment = self._segment
+        if segment is None:
+            return None
+        offset, after = self._resume_at
+        try:
+            self._file = self._filesystem.open_read(segment.path)
+        except FileNotFoundError:  # it was deleted meanwhile, so nobody wants what is in it
+            self._leave(segment)
+            return None
+        self._scanner = Scanner(self._file, name=segment.name, salt=segment.salt, after=after, offset=offset)
+        return self._scanner
 
     def _next_segment(self) -> Scanner | None:
         for segment in self._log.segments():

@@ -1,4 +1,4 @@
-"""A file system in memory that runs out of room, fails a sync, tears a write, and forgets what was not synced."""
+"""A file system in memory: runs out of room, fails a sync, tears a write, forgets what was not synced."""
 
 from __future__ import annotations
 
@@ -141,7 +141,8 @@ class FaultyFileSystem:
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         return FaultyFile(self, self.entries[path])
 
-    open_read = open
+    def open_read(self, path: Path) -> FaultyFile:
+        return self.open(path)
 
     def rename(self, source: Path, target: Path) -> None:
         self._change("rename")

@@ -97,7 +97,7 @@ def test_records_come_back_in_order_over_many_segments() -> None:
 def test_a_sealed_segment_is_opened_by_one_read_at_its_end() -> None:
     disk = filled(2000)
     disk.reads = disk.bytes_read = 0
-    log, seen, recovered = opened(disk)
+    _log, seen, recovered = opened(disk)
     assert len(recovered.segments) > 200
     assert len(seen) < 12
     assert disk.reads <= len(recovered.segments) + 3
@@ -119,8 +119,8 @@ def test_a_log_cut_at_any_byte_keeps_every_whole_record_before_the_cut() -> None
     disk = filled(12)
     tail = max(disk.entries)
     whole = bytes(disk.entries[tail].content)
-    before = [entry for entry in read_all(disk, opened(disk)[0])[0]]
-    in_tail = [entry for entry in opened(disk)[1]]
+    before = list(read_all(disk, opened(disk)[0])[0])
+    in_tail = list(opened(disk)[1])
     others = len(before) - len(in_tail)
     assert others
     assert len(in_tail) > 3
@@ -170,7 +170,7 @@ def test_any_flipped_bit_in_a_sealed_segment_costs_only_the_record_it_is_in() ->
     disk = filled(12)
     path = min(disk.entries)
     whole = bytes(disk.entries[path].content)
-    originals = [entry for entry in read_all(disk, opened(disk)[0])[0]]
+    originals = list(read_all(disk, opened(disk)[0])[0])
     count = opened(disk)[2].segments[0].records
     for bit, content in enumerate(flips(whole)):
         disk.entries[path].content = bytearray(content)
@@ -192,7 +192,7 @@ def test_junk_anywhere_never_makes_a_record_nor_an_unexpected_error(
     disk = filled(12, settings=LogSettings())
     inode = disk.entries[max(disk.entries)]
     inode.content[at : at + length] = junk
-    log, seen, _ = opened(disk)
+    log, _seen, _ = opened(disk)
     found = seqs(read_all(disk, log)[0])
     assert found == sorted(set(found))
     assert all(seq in found for seq in range(1, 13) if HEADER_BYTES + seq * (OVERHEAD_BYTES + 7) <= at)
@@ -222,7 +222,7 @@ def test_a_full_disk_keeps_what_waits_and_goes_on_when_there_is_room() -> None:
     assert not log.writer.step()
     assert [receipt.is_committed() for receipt in receipts] == [True] * 3 + [False] * 2
     assert seqs(read_all(disk, log)[0]) == [1, 2, 3]
-    assert bytes(disk.entries[max(disk.entries)].content)[-6:] == b"body 3"  # the part that fitted was taken back
+    assert bytes(disk.entries[max(disk.entries)].content)[-6:] == b"body 3"  # the rest was taken back
     disk.room = None
     assert log.writer.step()
     assert log.writer.state is State.RUNNING
@@ -337,7 +337,7 @@ def test_many_records_share_one_sync_on_the_real_thread_and_the_real_disk(tmp_pa
         receipt = add(log, seq)
         receipt.on_commit(lambda seq=seq: told.append(seq))  # type: ignore[misc]
         receipts.append(receipt)
-    drain(calls, lambda: receipts[-1].is_committed())
+    drain(calls, receipts[-1].is_committed)
     assert told == list(range(1, 1001))
     assert log.writer.commits < 100
     log.close()
@@ -386,5 +386,3 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
         RealFileSystem().lock(tmp_path / "lock")
     held.close()
     RealFileSystem().lock(tmp_path / "lock").close()
-
-

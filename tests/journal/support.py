@@ -74,7 +74,9 @@ class Bench:
         self.journal.register(layouts)
         self.seq = 0
 
-    def put(self, count: int = 1, *, stream: str = "a", lane: Priority = N, layout: Layout = LAYOUT) -> list[int]:
+    def put(
+        self, count: int = 1, *, stream: str = "a", lane: Priority = N, layout: Layout = LAYOUT
+    ) -> list[int]:
         """Numbered, appended, committed; values say which seq they are."""
         numbers = []
         for _ in range(count):
