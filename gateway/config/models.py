@@ -86,7 +86,9 @@ class HttpSection(Model):
     """Health, metrics and status over HTTP."""
 
     listen: Annotated[HostPort, Host(port_low=0)] = Field(
-        HostPort("127.0.0.1", 8080), description="Address and port to listen on; port 0 takes any free one."
+        "127.0.0.1:8080",
+        validate_default=True,
+        description="Address and port to listen on; port 0 takes any free one.",
     )
 
 
@@ -211,7 +213,8 @@ class Tag(Model):
         None, description="[low, high] in the tag's unit; a value outside it is uncertain/out-of-range."
     )
     deadband: Deadband = Field(
-        Deadband(),
+        0,
+        validate_default=True,
         description="A change up to this is not reported: a number in the tag's unit or a share of `range`.",
     )
     priority: Literal["normal", "alarm"] = Field(

@@ -24,6 +24,8 @@ NANOSECONDS: Final = {
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
 }
+DURATION_SCHEMA: Final = {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? ?({'|'.join(NANOSECONDS)})$"}
+"""As an editor checks it; the bounds of each field are checked by us."""
 BYTES: Final = {
     "B": 1,
     "kB": 1_000,
@@ -92,7 +94,7 @@ class Duration(msgspec.Struct, frozen=True):
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return {"type": "string", "pattern": rf"^[0-9]+(\.[0-9]+)? ?({'|'.join(NANOSECONDS)})$"}
+        return dict(DURATION_SCHEMA)
 
 
 class Size(msgspec.Struct, frozen=True):
