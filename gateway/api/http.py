@@ -230,6 +230,9 @@ class _Connection(asyncio.Protocol):
                 return
             if isinstance(event, h11.Request):
                 self._request = event
+                if _header_size(event) > HEADER_BYTES_MAX:  # h11 limits only what is incomplete
+                    self._give_up(refusal(431, f"header above {HEADER_BYTES_MAX} bytes"))
+                    return
             elif isinstance(event, h11.Data):
                 self._give_up(refusal(413, "requests with a body are not served here"))
                 return
@@ -297,6 +300,11 @@ class _Connection(asyncio.Protocol):
             self._give_up(refusal(408, f"the request was not complete within {HEADER_TIMEOUT_S:g} s"))
         else:
             self._transport.abort()
+
+
+def _header_size(request: h11.Request) -> int:
+    fields = sum(len(name) + len(value) + 4 for name, value in request.headers)
+    return len(request.method) + len(request.target) + fields
 
 
 def _is_loopback(host: str) -> bool:

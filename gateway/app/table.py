@@ -9,7 +9,8 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, JustifyMethod, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,13 @@ CHANGE_SHOWN_NS: Final = 700_000_000
 STALE_AGE_S: Final = 10.0  # older ages stand out; slow scans are older than fast ones and still fine
 DECIMALS_MAX: Final = 3
 WIDE_COLUMNS: Final = 114  # from here on two columns of points fit side by side
+ROOMY_LINES: Final = 16  # below that no blank lines are spent
 EVENTS_MAX: Final = 3
+_MORE_COLUMNS: Final[tuple[tuple[str, int, JustifyMethod], ...]] = (
+    ("unit", 5, "left"),
+    ("quality", 9, "left"),
+    ("age", 6, "right"),
+)
 
 _STATE_STYLES: Final = {"up": "green", "ok": "green", "connecting": "yellow", "degraded": "yellow"}
 
@@ -34,10 +41,11 @@ class Glyphs(msgspec.Struct, frozen=True):
     changed: str
     dot: str
     separator: str
+    is_unicode: bool
 
 
-UNICODE: Final = Glyphs("—", "…", "▲", "▼", "◆", "●", "·")
-ASCII: Final = Glyphs("-", "...", "^", "v", "*", "o", "|")
+UNICODE: Final = Glyphs("—", "…", "▲", "▼", "◆", "●", "·", is_unicode=True)
+ASCII: Final = Glyphs("-", "...", "^", "v", "*", "o", "|", is_unicode=False)
 
 
 def glyphs_for(console: Console) -> Glyphs:
@@ -127,30 +135,33 @@ class TableView:
         fresh = [point for point in self._points if self._printed.get(point.name) != point.changed]
         self._printed.update((point.name, point.changed) for point in fresh)
         lines = [f"{status.time} {status.gateway}: {state}"]
-        lines += [
-            f"  {point.name} {self._value(point)} {point.unit} {point.quality}" for point in fresh[:limit]
-        ]
+        for point in fresh[:limit]:
+            parts = (point.name, self._value(point), point.unit, point.quality)
+            lines.append("  " + " ".join(filter(None, parts)))
         if len(fresh) > limit:
             lines.append(f"  {self._glyphs.more} {len(fresh) - limit} more changed")
         events = [event.plain for event in self._events]
         lines += [f"  {event}" for event in events if event not in self._said]
         self._said = events
-        return lines
+        return lines if self._glyphs.is_unicode else [_ascii(line) for line in lines]
 
     # Drawing
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         height = options.height or console.size.height
-        yield from console.render(self.picture(width=options.max_width, height=height), options)
+        for segment in console.render(self.picture(width=options.max_width, height=height), options):
+            yield segment if self._glyphs.is_unicode else Segment(_ascii(segment.text), *segment[1:])
 
     def picture(self, *, width: int, height: int) -> RenderableType:
         """Everything in `width` by `height` cells; rows that do not fit are counted, not scrolled."""
         if self._status is None:
             return Text(self._fault or f"waiting for the first values {self._glyphs.more}", style="dim")
+        is_roomy = height >= ROOMY_LINES
         head = self._head(self._status, width)
-        foot = self._foot(self._status, width=width, lines_max=max(height - 8, 1))
-        room = max(height - 1 - len(foot) - 3, 1)  # the head's line, the tables' own header, two blank lines
-        return Group(head, Text(), self._body(width, room), Text(), *foot)
+        foot = self._foot(self._status, width=width, lines_max=max(height - (9 if is_roomy else 5), 1))
+        blanks = [Text()] if is_roomy else []
+        room = max(height - len(foot) - 2 - 2 * len(blanks), 1)  # the head's line and the table's own header
+        return Group(head, *blanks, self._body(width, room), *blanks, *foot)
 
     def _head(self, status: Status, width: int) -> Text:
         counts = status.points
@@ -182,13 +193,13 @@ class TableView:
         if not points:
             return Text("no points are configured", style="dim")
         columns = 2 if width >= WIDE_COLUMNS and len(points) > room else 1
-        places = room * columns
-        if len(points) <= places:
+        if len(points) <= room * columns:
             shown, hidden = list(points), list[PointView]()
         else:
-            shown, hidden = _most_telling(points, max(places - 1, 1))
+            room = max(room - 1, 1)  # the line that counts what is hidden
+            shown, hidden = _most_telling(points, room * columns)
         per_column = room if columns > 1 else len(shown)
-        tables = [self._table(part) for part in _chunks(shown, per_column)]
+        tables = [self._table(part, width // columns) for part in _chunks(shown, per_column)]
         side_by_side: RenderableType = tables[0]
         if len(tables) > 1:
             grid = Table.grid(padding=(0, 3, 0, 0))
@@ -200,30 +211,25 @@ class TableView:
 
     def _more(self, hidden: Sequence[PointView]) -> Text:
         bad = sum(not point.quality.startswith("good") for point in hidden)
-        text = f" {self._glyphs.more} {len(hidden)} more"
-        return Text(
-            text + (f", {bad} of them not good" if bad else ", all good"), style="red" if bad else "dim"
-        )
+        rest = f", {bad} of them not good" if bad else ", all good"
+        text = f" {self._glyphs.more} {len(hidden)} more{rest}"
+        return Text(text, style="red" if bad else "dim", no_wrap=True, overflow="ellipsis")
 
-    def _table(self, points: Sequence[PointView]) -> Table:
+    def _table(self, points: Sequence[PointView], width: int) -> Table:
+        """Narrow terminals lose the age, then the unit, then the quality; a bad value is a dash anyway."""
+        kept = 5 if width >= 57 else 4 if width >= 50 else 3 if width >= 44 else 2
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim", collapse_padding=True)
-        table.add_column(" tag", no_wrap=True, overflow="ellipsis", min_width=14, ratio=None)
-        table.add_column("value", justify="left", no_wrap=True, min_width=11)
-        table.add_column("unit", no_wrap=True, min_width=5)
-        table.add_column("quality", no_wrap=True, overflow="ellipsis", min_width=9)
-        table.add_column("age", justify="right", no_wrap=True, min_width=6)
+        table.add_column(" tag", no_wrap=True, overflow="ellipsis", min_width=min(14, width // 2))
+        table.add_column("value", no_wrap=True, min_width=min(11, width // 2))
+        for title, min_width, justify in _MORE_COLUMNS[: kept - 2]:
+            table.add_column(title, no_wrap=True, overflow="ellipsis", min_width=min_width, justify=justify)
         texts = [self._value(point) for point in points]
         before_point = max((_width_before_point(text) for text in texts), default=0)
         for point, text in zip(points, texts, strict=True):
             device, _, tag = point.name.partition("/")
             name = Text.assemble(" ", (f"{device}/", "dim"), (tag, "bold"))
-            table.add_row(
-                name,
-                self._cell(point, text, before_point),
-                point.unit,
-                self._quality(point),
-                self._age(point),
-            )
+            cells = [name, self._cell(point, text, before_point), Text(point.unit)]
+            table.add_row(*[*cells, self._quality(point), self._age(point)][:kept])
         return table
 
     def _value(self, point: PointView) -> str:
@@ -277,9 +283,12 @@ class TableView:
             )
             for notice in status.notices[-1:]
         ]
-        room = max(lines_max - len(notices) - len(self._events) - 1, 2)
-        lines = [*self._fitting(connections, room), self._journal(status), *notices]
-        lines += [_line("event" if index == 0 else "", event) for index, event in enumerate(self._events)]
+        events = self._events[-(EVENTS_MAX if lines_max > EVENTS_MAX + 3 else 1) :]
+        room = max(lines_max - len(notices) - len(events) - 1, 2)
+        lines = self._fitting(connections, room)
+        lines += [self._journal(status), *notices][: max(lines_max - len(lines) - len(events), 0)]
+        lines += [_line("event" if index == 0 else "", event) for index, event in enumerate(events)]
+        lines = lines[:lines_max]
         for line in lines:
             line.no_wrap, line.overflow = True, "ellipsis"
             line.truncate(width, overflow="ellipsis")
@@ -341,6 +350,15 @@ class TableView:
         if journal.reason:
             text.append(f"  {journal.reason}", style=style)
         return _line("journal", text)
+
+
+def _ascii(text: str) -> str:
+    """The same number of characters, without any that such a terminal cannot show."""
+    return (
+        text.translate({ord("…"): "~", ord("°"): " ", ord("µ"): "u"})
+        .encode("ascii", "replace")
+        .decode("ascii")
+    )
 
 
 def _line(title: str, text: Text) -> Text:

@@ -171,6 +171,9 @@ def watch(url: str = DEFAULT_URL, *, console: Console | None = None, for_s: floa
             f"no gateway answers: {error}. `gateway run DIR` starts one, listening where `http:` in its "
             "configuration says; `gateway watch --url http://HOST:PORT` looks there"
         ) from error
+    except NotAGateway:
+        client.close()
+        raise
     view = TableView(glyphs=glyphs_for(console))
     ends_ns = None if for_s is None else time.monotonic_ns() + int(for_s * 1e9)
     try:
