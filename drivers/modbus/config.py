@@ -20,9 +20,11 @@ from gateway.core.point import ValueType
 
 PORT: Final = 502  # MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.3.1
 STRING_LENGTH_MAX: Final = 2 * STRING_REGISTERS_MAX  # characters
-TYPES: Final = tuple(kind.value for kind in DataType)
+_DATA_TYPES: Final = {kind.value: kind for kind in DataType}
+TYPES: Final = tuple(_DATA_TYPES)
 TypeName = Literal[
-    "bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bcd16", "bcd32", "string"
+    "bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64", "bcd16",
+    "bcd32", "string",
 ]  # fmt: skip
 
 
@@ -200,11 +202,13 @@ class ModbusDevice(Device):
     )
     write_function: Literal["auto", "single", "multiple"] = Field(
         "auto",
-        description="auto: FC 5 and 6 for one item, 15 and 16 for more; single: only 5 and 6; multiple: only 15 and 16.",
+        description="auto: FC 5 and 6 for one item, 15 and 16 for more; single: only 5 and 6; "
+        "multiple: only 15 and 16.",
     )
     bit_write: Literal["refuse", "mask", "rmw"] = Field(
         "refuse",
-        description="Writing a bit of a register: refuse, mask (FC 22), or rmw (read, change, write: others may interfere).",
+        description="Writing a bit of a register: refuse, mask (FC 22), or rmw (read, change, write: "
+        "others may interfere).",
     )
 
     def station(self) -> str:
@@ -232,7 +236,8 @@ class ModbusTag(Tag):
     bit: int | None = Field(None, ge=0, le=15, description="Bit of a register; 0 is the least significant.")
     order: OrderName = Field(
         "ABCD",
-        description="Order of bytes in values of 32 bits: ABCD, CDAB, BADC, DCBA; for any size {word: little, byte: big}.",
+        description="Order of bytes in values of 32 bits: ABCD, CDAB, BADC, DCBA; for any size "
+        "{word: little, byte: big}.",
     )
     scale: ScaleField | None = Field(
         None, description="Raw to engineering value: a factor, or {raw: [low, high], eu: [low, high]}."
@@ -255,7 +260,7 @@ class ModbusTag(Tag):
     @property
     def data_type(self) -> DataType:
         """`type_name` in the codec's words."""
-        return DataType(self.type_name)
+        return _DATA_TYPES[self.type_name]
 
     @property
     def count(self) -> int:

@@ -1,7 +1,7 @@
 """Devices with their templates: merged leaf by leaf, validated by their driver's models, made into points.
 
-What a tag says is, from weak to strong: the template's `defaults`, the device's `defaults`, the template's tag, the
-device's tag. A default never overrides what is said of the one tag.
+What a tag says is, from weak to strong: the template's `defaults`, the device's `defaults`, the template's
+tag, the device's tag. A default never overrides what is said of the one tag.
 """
 
 from __future__ import annotations
@@ -150,7 +150,8 @@ class Devices:
         return None
 
     def _tags(self, node: Mapping, template: str | None) -> Mapping:
-        """The tags of a device, merged. Where a device says nothing of a tag, the node is the template's own."""
+        """The tags of a device, merged. Where a device says nothing of a tag, the node is the "
+        "template's own."""
         of_template = self._template_tags[template] if template is not None else {}
         defaults = self._part(node, "defaults")
         own = self._part(node, "tags")

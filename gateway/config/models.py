@@ -1,4 +1,5 @@
-"""What users write, section by section. A field's description is the one source of the docs and the schema."""
+"""What users write, section by section. A field's description is the one source of the docs and the "
+"schema."""
 
 from __future__ import annotations
 
@@ -15,7 +16,6 @@ from pydantic import (
     PlainValidator,
     WithJsonSchema,
 )
-
 from pydantic_core import CoreSchema, core_schema
 
 from gateway.config.scalars import shown
@@ -25,7 +25,8 @@ from gateway.core.point import Priority, ValueType
 
 Name = Annotated[str, Field(pattern=NAME)]
 PLACEHOLDERS: Final = ("site", "gateway", "device", "tag", "link", "template", "unit", "scan")
-"""What every topic may name; `unit` is the device's number on its link. A device's `attributes` come on top."""
+"""What every topic may name; `unit` is the device's number on its link. A device's `attributes` "
+"come on top."""
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -112,7 +113,8 @@ class JournalSection(Model):
     )
     on_failure: Literal["stop", "live_only"] = Field(
         "stop",
-        description="What to do when the disk cannot be written: stop, or deliver live values without keeping them.",
+        description="What to do when the disk cannot be written: stop, or deliver live values "
+        "without keeping them.",
     )
 
 
@@ -188,7 +190,8 @@ class Write(Model):
     max: float | None = Field(None, description="Highest value accepted, in the tag's unit.")
     verify: Literal["readback", "none"] = Field(
         "none",
-        description="readback: read the value after writing and compare; none: the device's confirmation is enough.",
+        description="readback: read the value after writing and compare; none: the device's "
+        "confirmation is enough.",
     )
     within_ns: Annotated[int, Duration("1ms", "10m")] = Field(
         "2s",
@@ -291,12 +294,14 @@ Patterns = Annotated[
 ]
 
 Source = Literal[
-    "value", "quality", "time", "time_origin", "time_quality", "received", "seq", "epoch", "part", "label", "unit",
+    "value", "quality", "time", "time_origin", "time_quality", "received", "seq", "epoch", "part",
+    "label", "unit",
     "device", "tag", "site", "gateway", "kind", "cause", "historical",
 ]  # fmt: skip
 
 DEFAULT_FIELDS: Final[tuple[tuple[str, Source], ...]] = (
-    ("v", "value"), ("q", "quality"), ("t", "time"), ("ts", "time_origin"), ("e", "epoch"), ("n", "seq"), ("p", "part"),
+    ("v", "value"), ("q", "quality"), ("t", "time"), ("ts", "time_origin"), ("e", "epoch"), ("n", "seq"),
+    ("p", "part"),
 )  # fmt: skip
 
 
@@ -305,11 +310,13 @@ class Report(Model):
 
     on: Literal["change", "scan"] = Field(
         "change",
-        description="change: a value that moved by more than its deadband, or whose quality changed; scan: every one.",
+        description="change: a value that moved by more than its deadband, or whose quality changed; "
+        "scan: every one.",
     )
     min_ns: Annotated[int, Duration(high="1d")] = Field(
         "0s", validate_default=True, alias="min",
-        description="At least so long between two reports of one tag; a change held back is sent when it is over.",
+        description="At least so long between two reports of one tag; a change held back is sent "
+        "when it is over.",
     )  # fmt: skip
     heartbeat_ns: Annotated[int, Duration(high="7d")] = Field(
         "0s",

@@ -1,8 +1,8 @@
 """YAML text → tree, with the place of every key and value. Never raises for bad text: it says what is wrong.
 
-Of YAML we take mappings, lists and scalars. Anchors, aliases, merge keys (`<<`), tags (`!!str`) and more than one
-document in a file are refused: a reader of the file shall see what is there, and templates do what anchors are used
-for. libyaml's parser does the work where PyYAML has it, PyYAML's own parser elsewhere: both give the same events.
+Of YAML we take mappings, lists and scalars. Anchors, aliases, merge keys (`<<`), tags (`!!str`) and a second
+document in a file are refused: a reader of the file shall see what is there, and templates do what anchors
+are used for. libyaml's parser does the work where PyYAML has it, PyYAML's own elsewhere: same events.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import msgspec
 import yaml
 
 from gateway.config.scalars import BadScalar, clip, resolve, shown
-from gateway.config.tree import Key, Mapping, Node, Place, Scalar, Sequence
+from gateway.config.tree import Atom, Key, Mapping, Node, Place, Scalar, Sequence
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 DEPTH_MAX: Final = 32  # a tag's `write.on.op` is at depth 8
@@ -38,7 +38,8 @@ class _Stop(Exception):
 
 
 def read(data: bytes, file: str) -> tuple[Node | None, list[Fault]]:
-    """The tree of one file and what is wrong with it; None for the tree where the file cannot be read to its end."""
+    """The tree of one file and what is wrong with it; None for the tree where the file cannot be "
+    "read to its end."""
     start = Place(file, 1, 1)
     if len(data) > FILE_BYTES_MAX:
         return None, [Fault(start, f"{len(data)} bytes", f"at most {FILE_BYTES_MAX}")]
@@ -62,6 +63,8 @@ class _Reader:
     def __init__(self, text: str, file: str) -> None:
         self._text = text
         self._file = file
+        self._stack: list[Mapping | Sequence] = []
+        self._keys: list[tuple[Key | None, Place] | None] = []  # of each open collection: the key that waits
         self.root: Node | None = None
         self.faults: list[Fault] = []
 
@@ -72,110 +75,101 @@ class _Reader:
 
     def document(self) -> None:
         """Events → nodes, with a stack of our own: nesting costs no recursion."""
-        loader: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)(self._text)
-        stack: list[Mapping | Sequence] = []
-        keys: list[tuple[Key | None, Place] | None] = []  # one for each open mapping: the key that waits
+        next_event = getattr(yaml, "CBaseLoader", yaml.BaseLoader)(self._text).get_event
         ended = False
-        while not isinstance(event := loader.get_event(), yaml.StreamEndEvent):
-            mark = event.start_mark
-            if isinstance(event, yaml.DocumentEndEvent):
-                ended = True
-            elif isinstance(event, yaml.DocumentStartEvent):
-                if ended:
-                    self._fault(self._place(mark), "a second document (---)", "one document in a file")
-                    raise _Stop
+        while not isinstance(event := next_event(), yaml.StreamEndEvent):
+            if isinstance(event, yaml.ScalarEvent):
+                self._scalar(event)
             elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
-                keys.pop()
-                self._attach(stack.pop(), stack, keys)
-            elif isinstance(event, yaml.NodeEvent):
-                self._node(event, self._place(mark), stack, keys)
+                self._keys.pop()
+                self._attach(self._stack.pop())
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._collection(event)
+            elif isinstance(event, yaml.AliasEvent):
+                self._alias(event)
+            elif isinstance(event, yaml.DocumentEndEvent):
+                ended = True
+            elif isinstance(event, yaml.DocumentStartEvent) and ended:
+                self._fault(self._place(event), "a second document (---)", "one document in a file")
+                raise _Stop
 
-    def _node(
-        self,
-        event: Any,
-        place: Place,
-        stack: list[Mapping | Sequence],
-        keys: list[tuple[Key | None, Place] | None],
-    ) -> None:
-        is_key = bool(stack) and isinstance(stack[-1], Mapping) and keys[-1] is None
-        if event.anchor is not None:
-            what = "an alias (*)" if isinstance(event, yaml.AliasEvent) else "an anchor (&)"
-            self._fault(
-                place, f"{what} '{clip(event.anchor)}'", "the value itself; equal devices share a template"
-            )
-        if isinstance(event, yaml.AliasEvent):
-            self._value(Scalar(None, place), stack, keys, is_key)
-            return
-        if event.tag is not None and event.tag != "!":
-            self._fault(place, f"the YAML tag '{clip(event.tag)}'", "a plain value; quotes make text")
-        if isinstance(event, yaml.ScalarEvent):
-            self._value(self._scalar(event, place), stack, keys, is_key)
-            return
-        if len(stack) >= DEPTH_MAX:
+    def _scalar(self, event: Any) -> None:
+        mark = event.start_mark
+        place = Place(self._file, mark.line + 1, mark.column + 1)
+        if event.anchor is not None or event.tag is not None:
+            self._refuse_extras(event, place)
+        value: Atom = event.value
+        if not event.style and event.tag != "!":  # plain: neither quoted nor block text
+            try:
+                value = resolve(event.value)
+            except BadScalar as bad:
+                self._fault(place, bad.found, bad.expected)
+        if self._wants_key():
+            self._keys[-1] = (self._key(value, place), place)
+        else:
+            self._attach(Scalar(value, place))
+
+    def _alias(self, event: Any) -> None:
+        place = self._place(event)
+        self._fault(
+            place, f"an alias (*) '{clip(event.anchor)}'", "the value itself; equal devices share a template"
+        )
+        if self._wants_key():
+            self._keys[-1] = (None, place)
+        else:
+            self._attach(Scalar(None, place))
+
+    def _collection(self, event: Any) -> None:
+        place = self._place(event)
+        self._refuse_extras(event, place)
+        if len(self._stack) >= DEPTH_MAX:
             self._fault(place, f"more than {DEPTH_MAX} levels", "a flatter file")
             raise _Stop
-        if is_key:
+        if self._wants_key():
             self._fault(place, "a list or mapping as a key", "a name")
-        stack.append(Mapping(place) if isinstance(event, yaml.MappingStartEvent) else Sequence(place))
-        keys.append(None)
+        self._stack.append(Mapping(place) if isinstance(event, yaml.MappingStartEvent) else Sequence(place))
+        self._keys.append(None)
 
-    def _scalar(self, event: Any, place: Place) -> Scalar:
-        if event.style or event.tag == "!":  # quoted or block text; plain is "" or None
-            return Scalar(event.value, place)
-        try:
-            return Scalar(resolve(event.value), place)
-        except BadScalar as bad:
-            self._fault(place, bad.found, bad.expected)
-            return Scalar(event.value, place)
+    def _refuse_extras(self, event: Any, place: Place) -> None:
+        if event.anchor is not None:
+            found = f"an anchor (&) '{clip(event.anchor)}'"
+            self._fault(place, found, "the value itself; equal devices share a template")
+        if event.tag is not None and event.tag != "!":
+            self._fault(place, f"the YAML tag '{clip(event.tag)}'", "a plain value; quotes make text")
 
-    def _value(
-        self,
-        node: Scalar,
-        stack: list[Mapping | Sequence],
-        keys: list[tuple[Key | None, Place] | None],
-        is_key: bool,  # noqa: FBT001
-    ) -> None:
-        if is_key:
-            keys[-1] = (self._key(node, stack[-1]), node.place)
-        else:
-            self._attach(node, stack, keys)
+    def _wants_key(self) -> bool:
+        return bool(self._keys) and self._keys[-1] is None and isinstance(self._stack[-1], Mapping)
 
-    def _key(self, node: Scalar, mapping: Node) -> Key | None:
-        key = node.value
+    def _key(self, key: Atom, place: Place) -> Key | None:
+        """The key, or None for one that is refused: its value is dropped."""
         if isinstance(key, bool) or not isinstance(key, str | int):
-            self._fault(node.place, f"{shown(key)} as a key", "a name or a whole number; quotes make text")
+            self._fault(place, f"{shown(key)} as a key", "a name or a whole number; quotes make text")
             return None
         if key == "<<":
-            self._fault(node.place, "a merge key (<<)", "a template: use: NAME")
+            self._fault(place, "a merge key (<<)", "a template: use: NAME")
             return None
-        assert isinstance(mapping, Mapping)
-        if key in mapping.items:
-            self._fault(
-                node.place, f"the key '{clip(str(key))}' again", f"it once (first: {mapping.places[key]})"
-            )
+        mapping = self._stack[-1]
+        if isinstance(mapping, Mapping) and key in mapping.items:
+            self._fault(place, f"the key '{clip(str(key))}' again", f"it once (first: {mapping.places[key]})")
             return None
         return key
 
-    def _attach(
-        self,
-        node: Node,
-        stack: list[Mapping | Sequence],
-        keys: list[tuple[Key | None, Place] | None],
-    ) -> None:
-        if not stack:
+    def _attach(self, node: Node) -> None:
+        if not self._stack:
             self.root = node
-        elif isinstance(above := stack[-1], Sequence):
+        elif isinstance(above := self._stack[-1], Sequence):
             above.items.append(node)
-        elif (waiting := keys[-1]) is None:  # a collection stood where a key belongs: it was reported
-            keys[-1] = (None, node.place)
+        elif (waiting := self._keys[-1]) is None:  # a collection stood where a key belongs: it was reported
+            self._keys[-1] = (None, node.place)
         else:
             key, place = waiting
-            keys[-1] = None
+            self._keys[-1] = None
             if key is not None:
-                above.put(key, place, node)
+                above.items[key] = node
+                above.places[key] = place
 
-    def _place(self, mark: Any) -> Place:
-        return Place(self._file, mark.line + 1, mark.column + 1)
+    def _place(self, event: Any) -> Place:
+        return Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 def _syntax_fault(error: yaml.YAMLError, text: str, file: str) -> Fault:

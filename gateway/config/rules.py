@@ -39,8 +39,8 @@ class Rules:
         attributes: set[str],
         faults: Collector,
     ) -> None:
-        """`names`: site and gateway. `is_whole`: no device has a fault, so that a rule must match some. `attributes`: the users' own
-        placeholders.
+        """`names`: site and gateway. `is_whole`: no device has a fault, so that a rule must match some.
+        `attributes`: the users' own placeholders.
         """
         self._names = names
         self._devices = devices

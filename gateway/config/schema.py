@@ -1,7 +1,8 @@
 """JSON Schema of the whole file, made from the models, so that editors complete and explain what users write.
 
-A schema sees one file at a time: references, templates and topics are checked by `check`. As templates may give what
-a device does not say, no key of a device or tag is required, and each may be null where it removes a template's.
+A schema sees one file at a time: references, templates and topics are checked by `check`. As templates may
+give what a device does not say, no key of a device or tag is required, and each may be null, which removes a
+template's.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def schema(kinds: Kinds) -> Schema:
     return {
         "$schema": DIALECT,
         "title": "Edge gateway configuration",
-        "description": "gateway.yaml and the files it includes. `gateway check` finds what a schema cannot see.",
+        "description": "gateway.yaml and the files it includes. `gateway check` finds what a schema "
+        "cannot see.",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,

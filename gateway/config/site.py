@@ -1,4 +1,5 @@
-"""The configuration as the rest of the gateway uses it: names resolved, templates merged, every fault found."""
+"""The configuration as the rest of the gateway uses it: names resolved, templates merged, every "
+"fault found."""
 
 from __future__ import annotations
 

@@ -24,14 +24,11 @@ class Place(msgspec.Struct, frozen=True, order=True, gc=False):
         return f"{self.file}:{self.line}:{self.column}"
 
 
-class Scalar:
+class Scalar(msgspec.Struct, gc=False):
     """One value without structure."""
 
-    __slots__ = ("place", "value")
-
-    def __init__(self, value: Atom, place: Place) -> None:
-        self.value = value
-        self.place = place
+    value: Atom
+    place: Place
 
 
 class Sequence:
@@ -139,9 +136,7 @@ def place_of(root: Node, path: tuple[PathPart, ...]) -> Place:
 def key_place_of(root: Node, path: tuple[PathPart, ...]) -> Place:
     """Where the last key of a path was written."""
     *above, last = path
-    node = root
-    for node in walk(root, above):
-        pass
+    node = [root, *walk(root, above)][-1]
     if isinstance(node, Mapping) and last in node.places:
         return node.places[last]
     return place_of(root, path)

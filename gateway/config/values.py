@@ -1,4 +1,4 @@
-"""Types of single values: durations, sizes, addresses, files, topics. Each knows its parser and its JSON Schema.
+"""Types of single values: durations, sizes, addresses, files. Each knows its parser and its JSON Schema.
 
 Used as `Annotated[int, Duration()]`. What they raise carries `found` and `expected` for the message.
 """
@@ -234,7 +234,8 @@ class Host(msgspec.Struct, frozen=True):
 
 
 def url(value: object, ports: dict[str, int]) -> tuple[str, HostPort]:
-    """`scheme://host[:port]` → scheme and address; `ports` maps the schemes to their ports; raises a fault."""
+    """`scheme://host[:port]` → scheme and address; `ports` maps the schemes to their ports; raises "
+    "a fault."""
     schemes = " or ".join(f"{scheme}://HOST:PORT" for scheme in ports)
     if not isinstance(value, str):
         raise fault(shown(value), schemes)

@@ -82,7 +82,8 @@ class MqttUplink(Uplink):
     )
     ca: Annotated[str, FileRef()] | None = Field(
         None,
-        description="File with the certificates that the broker's must come from (PEM). Default: the system's.",
+        description="File with the certificates that the broker's must come from (PEM). Default: the "
+        "system's.",
     )
     cert: Annotated[str, FileRef()] | None = Field(
         None, description="File with the client certificate (PEM)."
@@ -98,7 +99,8 @@ class MqttUplink(Uplink):
     )
     session_ns: Annotated[int, Duration("0s", "3650d")] = Field(
         "1h", validate_default=True, alias="session",
-        description="How long the broker keeps our session while we are away; whole seconds. With 3.1.1: for ever, unless 0s.",
+        description="How long the broker keeps our session while we are away; whole seconds. With "
+        "3.1.1: for ever, unless 0s.",
     )  # fmt: skip
     max_in_flight: int = Field(
         256,
