@@ -36,7 +36,8 @@ class _Lane:
 class Incoming:
     """State of the server's publishes. That of QoS 2 belongs to the session, the rest to a link.
 
-    Bounded by `Settings.receive_maximum` in 5.0, by the 65,535 packet identifiers in 3.1.1.
+    Bounded by `Settings.receive_maximum` and `receive_overrun_max` in 5.0, by the 65,535 packet identifiers
+    in 3.1.1.
     """
 
     __slots__ = ("_aliases", "_lanes", "_on_this_link", "_out", "_received", "_settings")
@@ -150,11 +151,12 @@ class Incoming:
         if self._settings.version is Version.V311:
             return
         waiting = len(self._lanes[1].order) + len(self._on_this_link)
-        if waiting > self._settings.receive_maximum:
+        if waiting > self._settings.receive_maximum + self._settings.receive_overrun_max:
             raise Violation(
                 "PUBLISH (MQTT 5.0 section 3.3.4)",
                 found=f"{waiting} messages of QoS 1 and 2 unacknowledged",
-                expected=f"at most our Receive Maximum {self._settings.receive_maximum}",
+                expected=f"at most our Receive Maximum {self._settings.receive_maximum}, and"
+                f" {self._settings.receive_overrun_max} more for servers that miscount",
                 reason=ReasonCode.RECEIVE_MAXIMUM_EXCEEDED,
             )
 

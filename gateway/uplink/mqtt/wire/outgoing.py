@@ -52,6 +52,8 @@ class Outgoing:
         "_packet_bytes_cap",
         "_packet_bytes_max",
         "_permitted",
+        "_qos_2",
+        "_qos_2_max",
         "_resend_dup",
         "_seen_once",
         "_topics",
@@ -66,6 +68,8 @@ class Outgoing:
     def __init__(self, settings: Settings, *, out: list[bytes], events: list[Event]) -> None:
         self._is_v5: Final = settings.version is Version.V5
         self._in_flight_max: Final = settings.in_flight_max
+        self._qos_2_max: Final = IN_FLIGHT_MAX if self._is_v5 else settings.qos_2_in_flight_max
+        self._qos_2: Final[set[int]] = set()  # those of QoS 2 in flight
         self._packet_bytes_cap: Final = settings.outgoing_packet_size_max
         self._out = out  # shared: bytes for the wire, in order
         self._events: Final = events  # refusals, for the session to hand out
@@ -106,6 +110,8 @@ class Outgoing:
         in_flight = self.in_flight
         if (len(in_flight) >= self._window) if qos else (len(self.unsent) >= self._in_flight_max):
             return False
+        if qos == 2 and len(self._qos_2) >= self._qos_2_max:
+            return False
         field, alias = self._topics.get(topic) or self._learn(topic)
         length = len(alias) + len(properties)
         if qos:
@@ -114,6 +120,8 @@ class Outgoing:
                 packet_id = packet_id % PACKET_ID_MAX + 1
             self._next_id = packet_id % PACKET_ID_MAX + 1
             in_flight[packet_id] = (token, first, topic, properties, payload)
+            if qos == 2:
+                self._qos_2.add(packet_id)
             if not self._is_v5:
                 middle = packet_id.to_bytes(2, "big")
             elif length < 0x80:
@@ -219,12 +227,14 @@ class Outgoing:
         was_sent_again = self.released.pop(packet.packet_id)
         if was_sent_again and packet.reason == ReasonCode.PACKET_IDENTIFIER_NOT_FOUND:
             # No error while recovering (MQTT 5.0 §3.7.2.1): the first PUBCOMP was lost with its link.
+            self._qos_2.discard(packet.packet_id)
             done.append(self.in_flight.pop(packet.packet_id)[0])
         else:
             self._finish(packet, done)
         return True
 
     def _finish(self, packet: Acknowledgement, done: list[object]) -> None:
+        self._qos_2.discard(packet.packet_id)
         token = self.in_flight.pop(packet.packet_id)[0]
         if packet.reason < FAILURE:
             done.append(token)
@@ -244,6 +254,8 @@ class Outgoing:
         qos = first >> 1 & 3
         if (self.quota == 0) if qos else (len(self.unsent) >= self._in_flight_max):
             return False
+        if qos == 2 and len(self._qos_2) >= self._qos_2_max:
+            return False
         entry = (token, first, topic, properties, payload)
         if not self._is_sendable(entry):
             return True
@@ -256,6 +268,8 @@ class Outgoing:
             packet_id = self.new_id()
             self.reserved.discard(packet_id)
             self.in_flight[packet_id] = entry
+            if qos == 2:
+                self._qos_2.add(packet_id)
         else:
             self.unsent.append(token)
         self._out += self._encoded(entry, packet_id=packet_id, dup=0)
@@ -313,6 +327,7 @@ class Outgoing:
             self._out += self._encoded(entry, packet_id=packet_id, dup=self._resend_dup)
             return True
         del self.in_flight[packet_id]
+        self._qos_2.discard(packet_id)
         if entry[1] >= _QOS_2 and self._resend_dup:
             # The server may hold this identifier as received: a new publish under it would be swallowed.
             self.reserved.add(packet_id)

@@ -32,12 +32,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     password: bytes | None = None
     will: Will | None = None
     receive_maximum: int = 256  # QoS 1 and 2 messages to us that may wait for `acknowledge`
+    receive_overrun_max: int = 1024  # how many more are taken: mosquitto 2.0.11 sends several for one PUBACK
     maximum_packet_size: int = 1 << 20  # bytes; bounds our inbound buffer in both versions
     topic_alias_maximum: int = 16  # aliases the server may use towards us
     outgoing_packet_size_max: int = (
         PACKET_BYTES_MAX  # bytes; for a 3.1.1 server, which cannot announce its own
     )
     in_flight_max: int = 1024  # QoS 1 and 2 publishes without acknowledgement; QoS 0 not drained yet
+    qos_2_in_flight_max: int = (
+        20  # in 3.1.1, whose server has no Receive Maximum: mosquitto loses those above 20
+    )
     response_timeout_s: float = 10.0  # for CONNACK, SUBACK, UNSUBACK and PINGRESP
     request_response_information: bool = False
     request_problem_information: bool = True
@@ -47,10 +51,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         _within("keep_alive_s", self.keep_alive_s, 0, 65_535, "3.1.2.10")
         _within("session_expiry_s", self.session_expiry_s, 0, SESSION_NEVER_EXPIRES, "3.1.2.11.2")
         _within("receive_maximum", self.receive_maximum, 1, 65_535, "3.1.2.11.3")
+        _within("receive_overrun_max", self.receive_overrun_max, 0, 65_535, "3.3.4")
         _within("maximum_packet_size", self.maximum_packet_size, 1, PACKET_BYTES_MAX, "3.1.2.11.4")
         _within("outgoing_packet_size_max", self.outgoing_packet_size_max, 1, PACKET_BYTES_MAX, "2.1.4")
         _within("topic_alias_maximum", self.topic_alias_maximum, 0, 65_535, "3.1.2.11.5")
         _within("in_flight_max", self.in_flight_max, 1, IN_FLIGHT_MAX, "2.2.1")
+        _within("qos_2_in_flight_max", self.qos_2_in_flight_max, 1, IN_FLIGHT_MAX, "2.2.1")
         if self.response_timeout_s <= 0:
             raise LocalProtocolError(f"response_timeout_s: found {self.response_timeout_s}, expected above 0")
         if self.version is Version.V311 and not self.client_id and not self.clean_start:

@@ -78,6 +78,11 @@ class Pump:
         self.events.remove(event)  # type: ignore[arg-type]  # it came out of this list
         return event
 
+    def forge(self, stream: bytes) -> None:
+        """Send bytes the session would not."""
+        assert self._socket is not None
+        self._socket.sendall(stream)
+
     def cut(self) -> None:
         """Reset the connection: what is on its way is gone."""
         assert self._socket is not None

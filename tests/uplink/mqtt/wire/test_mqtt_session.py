@@ -331,6 +331,21 @@ def test_the_receive_maximum_of_the_server_is_the_window() -> None:
     assert script.session.quota == 2
 
 
+def test_3_1_1_has_a_small_window_of_its_own_for_qos_2() -> None:
+    """Its server has no Receive Maximum; mosquitto 2.0.11 acknowledges and loses what is above 20."""
+    script = Script(Version.V311, qos_2_in_flight_max=2, outgoing_packet_size_max=30)
+    script.connect()
+    assert [script.publish(token, qos=2) for token in "abc"] == [True, True, False]
+    assert script.publish("c", qos=2, payload=b"x" * 20) is False
+    assert script.publish("d", qos=1)
+    script.say(ack(1, PUBREC), ack(1, PUBCOMP), ack(2, PUBREC))
+    assert [script.publish(token, qos=2, payload=b"x" * 20) for token in "cd"] == [True, False]
+    script.lose()
+    script.connect(session_present=True)
+    script.say(ack(2, PUBCOMP, 0), ack(4, PUBREC), ack(4, PUBCOMP))
+    assert [script.publish(token, qos=2) for token in "efg"] == [True, True, False]
+
+
 def test_packet_identifiers_are_not_reused_while_in_flight() -> None:
     """MQTT 5.0 §2.2.1: 65,535 of them, and requests take from the same."""
     script = Script(in_flight_max=65_471)
@@ -535,7 +550,7 @@ def test_qos_2_is_delivered_exactly_once(version: Version) -> None:
 
 
 def test_a_refused_qos_2_message_frees_its_identifier() -> None:
-    script = Script(receive_maximum=1)
+    script = Script(receive_maximum=1, receive_overrun_max=0)
     script.connect()
     for _ in range(3):
         (message,) = script.say(Publish(topic="c", payload=b"x", qos=2, packet_id=5))
@@ -556,7 +571,7 @@ def test_a_refused_qos_2_message_frees_its_identifier() -> None:
     ],
 )
 def test_a_server_that_overruns_our_limits(packets: list[Packet], what: str) -> None:
-    script = Script(receive_maximum=2, topic_alias_maximum=2)
+    script = Script(receive_maximum=2, receive_overrun_max=0, topic_alias_maximum=2)
     script.connect()
     with pytest.raises(RemoteProtocolError, match=what):
         script.say(*packets)
@@ -566,7 +581,7 @@ def test_a_server_that_overruns_our_limits(packets: list[Packet], what: str) -> 
 
 
 def test_receive_maximum_counts_until_pubcomp() -> None:
-    script = Script(receive_maximum=1)
+    script = Script(receive_maximum=1, receive_overrun_max=0)
     script.connect()
     for packet_id in (1, 2, 3):
         (message,) = script.say(Publish(topic="c", payload=b"", qos=2, packet_id=packet_id))
@@ -602,6 +617,15 @@ def test_messages_come_with_all_their_properties_and_aliases_resolved() -> None:
     script.connect(session_present=True)
     with pytest.raises(RemoteProtocolError, match="without a topic"):
         script.say(Publish(topic="", payload=b"", properties=Properties(topic_alias=1)))
+
+
+def test_a_server_that_miscounts_our_receive_maximum_is_borne_up_to_a_limit() -> None:
+    script = Script(receive_maximum=2, receive_overrun_max=3)
+    script.connect()
+    messages = [Publish(topic="c", payload=b"", qos=1, packet_id=i) for i in range(1, 7)]
+    assert len(script.say(*messages[:5])) == 5
+    with pytest.raises(RemoteProtocolError, match="found 6 messages"):
+        script.say(messages[5])
 
 
 # Subscribing
