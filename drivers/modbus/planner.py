@@ -317,58 +317,57 @@ def _lay(
     """
     barriers = (*options.forbidden, *holes)
     blocks: list[Block] = []
-    open_run: tuple[_Atom, ...] = ()
-    for run in _runs(atoms, options, cuts):
-        if open_run and _may_join(open_run, run, options, barriers, cuts):
-            open_run += run
+    run: list[_Atom] = []
+    end = 0
+    for next_run in _runs(atoms, options, cuts):
+        next_end = max(atom.end for atom in next_run)
+        if (
+            run
+            and next_run[0].key not in cuts
+            and _may_join(run[0], end, next_run[0], next_end, options, barriers)
+        ):
+            run += next_run
+            end = max(end, next_end)
         else:
-            if open_run:
-                blocks.append(_block_of(open_run))
-            open_run = run
-    if open_run:
-        blocks.append(_block_of(open_run))
+            if run:
+                blocks.append(_block_of(run))
+            run, end = next_run, next_end
+    if run:
+        blocks.append(_block_of(run))
     return tuple(blocks)
 
 
 def _runs(
     atoms: Sequence[_Atom], options: Options, cuts: frozenset[tuple[int, int, int]]
-) -> list[tuple[_Atom, ...]]:
+) -> list[list[_Atom]]:
     """Atoms that overlap, together; one by one where together they exceed a request."""
-    chains: list[list[_Atom]] = []
+    runs: list[list[_Atom]] = []
     end = 0
     for atom in atoms:
-        chain = chains[-1] if chains else None
-        if chain and chain[0].table == atom.table and atom.start < end and atom.key not in cuts:
-            chain.append(atom)
+        last = runs[-1] if runs else None
+        if last and last[0].table == atom.table and atom.start < end and atom.key not in cuts:
+            last.append(atom)
             end = max(end, atom.end)
         else:
-            chains.append([atom])
+            runs.append([atom])
             end = atom.end
-    runs: list[tuple[_Atom, ...]] = []
-    for chain in chains:
-        if _block_of(chain).count <= options.read_max(chain[0].table):
-            runs.append(tuple(chain))
-        else:
-            runs.extend((atom,) for atom in chain)
-    return runs
+    return [part for run in runs for part in _parts(run, options)]
+
+
+def _parts(run: list[_Atom], options: Options) -> list[list[_Atom]]:
+    return [run] if _block_of(run).count <= options.read_max(run[0].table) else [[atom] for atom in run]
 
 
 def _may_join(
-    left: tuple[_Atom, ...],
-    right: tuple[_Atom, ...],
-    options: Options,
-    barriers: Sequence[Span],
-    cuts: frozenset[tuple[int, int, int]],
+    first: _Atom, end: int, next_first: _Atom, next_end: int, options: Options, barriers: Sequence[Span]
 ) -> bool:
-    table = left[0].table
-    gap_start, gap_end = max(atom.end for atom in left), right[0].start
-    end = max(gap_start, *(atom.end for atom in right))
+    """Whether one request may read from `first` on to `next_end`, with a gap from `end` to `next_first`."""
+    table, gap_end = first.table, next_first.start
     return (
-        table == right[0].table
-        and end - left[0].start <= options.read_max(table)
-        and gap_end - gap_start <= options.max_hole
-        and right[0].key not in cuts
-        and not (gap_start < gap_end and any(_overlaps(b, table, gap_start, gap_end) for b in barriers))
+        table == next_first.table
+        and max(end, next_end) - first.start <= options.read_max(table)
+        and gap_end - end <= options.max_hole
+        and not (end < gap_end and any(_overlaps(barrier, table, end, gap_end) for barrier in barriers))
     )
 
 

@@ -464,6 +464,12 @@ def test_an_integer_too_long_to_print_is_refused_too() -> None:
         encode(INT16, 10**5000)
 
 
+def test_a_scaled_value_beyond_any_float_is_refused() -> None:
+    field = Field(type=DataType.FLOAT64, start=0, scale=Scale.from_factor(1e-20))
+    with pytest.raises(ValueError, match="expected a number that fits float64"):
+        encode(field, 1e300)
+
+
 def test_bounds_of_a_write() -> None:
     assert encode(INT16, 5, low=5, high=5) == b"\0\5"
     for low, high, expected in ((0, 3, "0 to 3"), (None, 3, "at most 3"), (6, None, "at least 6")):
@@ -531,6 +537,12 @@ def test_fields_that_make_no_sense_are_refused(wrong: dict[str, Any], message: s
 def test_scales_that_make_no_sense_are_refused(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_types_of_engineering_values() -> None:
+    assert Field(type=DataType.BOOL, start=0).value_type is ValueType.BOOL
+    assert Field(type=DataType.STRING, start=0).value_type is ValueType.STRING
+    assert Field(type=DataType.FLOAT32, start=0, scale=Scale.from_factor(10)).value_type is ValueType.FLOAT
 
 
 def test_equal_blocks_share_a_decoder() -> None:

@@ -39,6 +39,7 @@ def ranges(plan: Plan) -> list[tuple[int, int]]:
 def test_neighbours_are_one_request() -> None:
     plan = make_plan(registers((0, 1), (1, 2), (3, 4)), Options())
     assert plan.blocks == (Block(HR, 0, 7, (0, 1, 2)),)
+    assert str(plan.blocks[0].span) == "hr:0..6"
 
 
 def test_holes_are_read_in_vain_up_to_the_limit() -> None:
@@ -88,6 +89,13 @@ def test_tables_are_apart_and_bits_have_limits_of_their_own() -> None:
 def test_bits_of_one_register_are_one_place() -> None:
     fields = [Wanted(bit, HR, 109) for bit in range(16)]
     assert make_plan(fields, Options()).blocks == (Block(HR, 109, 1, tuple(range(16))),)
+
+
+def test_an_overlap_longer_than_a_request_is_cut_between_values() -> None:
+    fields = registers(*((i, 4) for i in range(20)))
+    plan = make_plan(fields, Options(max_registers=10))
+    assert ranges(plan) == [(0, 10), (7, 10), (14, 9)]
+    assert [column for block in plan.blocks for column in block.columns] == list(range(20))
 
 
 def test_nothing_to_read_is_no_request() -> None:
