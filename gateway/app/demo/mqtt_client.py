@@ -207,17 +207,25 @@ class MqttClient:
         try:
             end = 2 + int.from_bytes(body[:2], "big")
             topic = body[2:end].decode()
+            _require(len(body) >= end)
             qos = flags >> 1 & 3
             if qos:
                 packet_id = body[end : end + 2]
                 end += 2
+                _require(len(body) >= end)
                 self._send(0x40, packet_id)
             if self._level is Level.V5:
                 length, at = _read_length(body, end)
                 end = at + length
+                _require(len(body) >= end)
         except (IndexError, UnicodeDecodeError) as error:
             raise RemoteProtocolError(f"{self._where}: malformed PUBLISH {body[:64].hex()}") from error
         return Message(topic, body[end:], qos, bool(flags & 1), bool(flags & 8))
+
+
+def _require(is_whole: bool) -> None:  # noqa: FBT001 - reads as one word
+    if not is_whole:
+        raise IndexError
 
 
 def _text(text: str) -> bytes:
@@ -243,3 +251,4 @@ def _read_length(body: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if not byte & 0x80:
             return value, at
+        _require(shift <= 21)
