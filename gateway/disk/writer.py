@@ -191,6 +191,8 @@ class Writer:
 
     def step(self) -> bool:
         """Delete and commit what waits. False where the disk is full or failed: see `state`."""
+        if self.failure is not None:  # after a failed sync nothing on disk can be trusted to be what we wrote
+            return False
         try:
             self._delete()
             while (group := self._current or self._take()) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -61,7 +61,7 @@ class Journal:
     `notify` runs a callable on that thread soon: `loop.call_soon_threadsafe`. `clock.monotonic_ns` is the
     machine's, valid within `boot_id`. `first_epoch` is used where nothing at all was found: pass a number
     that a predecessor on another disk cannot have used (seconds since 1970, say), or receivers would take
-    new batches for duplicates of its.
+    new batches for duplicates of its. `on_failure` is told, on that thread too, when a lane stops for good.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class Journal:
         notify: Notify,
         clock: Clock,
         settings: JournalSettings | None = None,
+        on_failure: Callable[[StorageError], None] | None = None,
         boot_id: str | None = None,
         first_epoch: int = 1,
         writing: Writing = Writing.THREAD,
@@ -102,6 +103,8 @@ class Journal:
             for priority in sorted(set(lanes))
         }
         self._each_lane = tuple(self._lanes.values())
+        for lane in self._each_lane:
+            lane.log.writer.on_failure = on_failure
         self._quarantine_lock = threading.Lock()
         self._quarantine_known: set[tuple[str, str, int]] = set()
         self._quarantined: deque[Damage] = deque(maxlen=QUARANTINE_LISTED_MAX)
@@ -116,17 +119,10 @@ class Journal:
         Raises `StorageError` where the directory cannot be used: by us, at all, or because it is newer.
         """
         try:
-            self._filesystem.make_directory(self._directory)
-            self._lock_file = self._filesystem.lock(self._directory / "lock")
-            found = tuple(lane.open() for lane in self._each_lane)
-            file = EpochFile(self._directory / "epoch", filesystem=self._filesystem)
-            filed = max(file.read())
-            logged = max((lane.epoch_max for lane in self._each_lane), default=0)
-            self.epoch = max(max(filed, logged) + 1, self._first_epoch if not (filed or logged) else 1)
-            file.write(self.epoch)
-        except OSError as error:
-            hint = "free some space" if error.errno in NO_ROOM else "check the disk and its permissions"
-            raise StorageError(f"{self._directory}: cannot open the journal: {error}: {hint}") from error
+            found, filed, logged = self._find()
+        except BaseException:
+            self._unlock()
+            raise
         monotonic_ns = self._clock.monotonic_ns()
         elapsed_ns = max((lane.elapsed_at_start_ns(monotonic_ns) for lane in self._each_lane), default=0)
         for lane, recovery in zip(self._each_lane, found, strict=True):
@@ -140,6 +136,26 @@ class Journal:
             messages.append(f"epoch file says {filed}, the log {logged}: the log counts")
         return Recovery(epoch=self.epoch, lanes=found, messages=tuple(messages))
 
+    def _find(self) -> tuple[tuple[LaneRecovery, ...], int, int]:
+        try:
+            self._filesystem.make_directory(self._directory)
+            self._lock_file = self._filesystem.lock(self._directory / "lock")
+            found = tuple(lane.open() for lane in self._each_lane)
+            file = EpochFile(self._directory / "epoch", filesystem=self._filesystem)
+            filed = max(file.read())
+            logged = max((lane.epoch_max for lane in self._each_lane), default=0)
+            self.epoch = max(filed, logged) + 1 if filed or logged else self._first_epoch
+            file.write(self.epoch)
+        except OSError as error:
+            hint = "free some space" if error.errno in NO_ROOM else "check the disk and its permissions"
+            raise StorageError(f"{self._directory}: cannot open the journal: {error}: {hint}") from error
+        return found, filed, logged
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
+
     def close(self) -> None:
         """Save cursors, make everything accepted durable, stop. Raises `StorageFull` or `StorageError`."""
         failure: StorageError | None = None
@@ -148,9 +164,7 @@ class Journal:
                 lane.close()
             except StorageError as error:  # the other lanes must still be closed
                 failure = failure or error
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        self._unlock()
         if failure is not None:
             raise failure
 

@@ -37,7 +37,8 @@ class Reader:
     """One pass over a lane from a position on.
 
     `read` blocks on files and is made to be called in a worker thread, from one thread at a time; it sees
-    committed records only. Use one reader from one cursor; the other fields may be read from any thread.
+    committed records only. The first `read` passes over a segment from its start, so keep a reader and read
+    on rather than make a new one. The other fields may be read from any thread.
     """
 
     def __init__(

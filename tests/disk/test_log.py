@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.errors import InvariantError, LocalProtocolError, StorageError, StorageFull
@@ -185,6 +185,7 @@ def test_any_flipped_bit_in_a_sealed_segment_costs_only_the_record_it_is_in() ->
         log.close()
 
 
+@settings(deadline=None)
 @given(at=st.integers(0, 900), junk=st.binary(max_size=200), length=st.integers(0, 300))
 def test_junk_anywhere_never_makes_a_record_nor_an_unexpected_error(
     at: int, junk: bytes, length: int

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.core.batch import Batch, Cause, Kind
@@ -61,6 +61,7 @@ def through(batch: Batch) -> Batch:
     return codec.decode_batch(Entry(5, (batch.epoch, batch.seq), 1, batch.received_ns, body, 0), batch.layout)
 
 
+@settings(deadline=None)
 @given(batches())
 def test_a_batch_comes_back_equal_and_of_the_same_types(batch: Batch) -> None:
     back = through(batch)

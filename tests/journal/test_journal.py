@@ -18,7 +18,7 @@ from gateway.disk.record import OVERHEAD_BYTES
 from gateway.disk.segment import HEADER_BYTES, parse_name
 from gateway.journal.codec import RecordType
 from gateway.journal.cursor import Cursor, Full
-from gateway.journal.journal import Journal
+from gateway.journal.journal import Journal, Writing
 from gateway.journal.settings import JournalSettings
 from tests.disk.faulty import FaultyFileSystem, Inode
 from tests.journal.support import (
@@ -441,6 +441,37 @@ def test_a_failed_disk_refuses_and_says_why() -> None:
     bench.journal.maintain()
     with pytest.raises(StorageError):
         bench.journal.close()
+
+
+def test_a_failure_is_told_once_to_the_owner() -> None:
+    disk, told = FaultyFileSystem(), []
+    journal = Journal(
+        HERE,
+        filesystem=disk,
+        lanes=(N,),
+        config_version="v1",
+        notify=lambda call: call(),
+        clock=ToldClock(),
+        on_failure=told.append,
+        boot_id="boot-1",
+        writing=Writing.CALLER,
+    )
+    journal.open()
+    disk.write_error = errno.EROFS
+    assert not journal.commit()
+    assert not journal.commit()
+    assert [type(failure) for failure in told] == [StorageError]
+
+
+def test_a_start_that_fails_lets_go_of_the_lock(tmp_path: Path) -> None:
+    (tmp_path / "normal").write_text("not a directory")
+    with pytest.raises(StorageError, match="cannot open"):
+        Run(tmp_path, JournalSettings())
+    (tmp_path / "normal").unlink()
+    run = Run(tmp_path, JournalSettings())
+    with pytest.raises(StorageError, match="another process"):
+        Run(tmp_path, JournalSettings())
+    run.journal.close()
 
 
 def test_a_buffer_smaller_than_a_few_marks_is_refused() -> None:
