@@ -10,7 +10,14 @@ import msgspec
 from gateway.core.command import CommandResult
 from gateway.core.errors import Problem
 from gateway.core.point import Layout, Point, Value
-from gateway.translate.command_value import Refused, parse_json, shown, value_from_json, value_from_text
+from gateway.translate.command_value import (
+    Refused,
+    described,
+    parse_json,
+    shown,
+    value_from_json,
+    value_from_text,
+)
 from gateway.translate.faults import RuleError, nearest
 from gateway.translate.match import Match, check_match
 from gateway.translate.payload import Format, encode, honest
@@ -228,7 +235,7 @@ def _id(fields: Mapping[str, Any]) -> str | None:
         or not 0 < len(identity) <= ID_CHARACTERS_MAX
         or not identity.isprintable()
     ):
-        found = shown(identity if isinstance(identity, str) else repr(identity))
+        found = described(identity)
         raise Refused(
             f'found id {found}, expected printable text of 1 to {ID_CHARACTERS_MAX} characters as "id"'
         )
@@ -240,7 +247,7 @@ def _issued_ns(fields: Mapping[str, Any]) -> int | None:
         return None
     time = fields["t"]
     if isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < 2**63 / 1e6:
-        raise Refused(f'found t {shown(repr(time))}, expected milliseconds since 1970-01-01 UTC as "t"')
+        raise Refused(f"found t {described(time)}, expected milliseconds since 1970-01-01 UTC")
     return time * 1_000_000 if isinstance(time, int) else round(time * 1e6)
 
 
@@ -249,7 +256,5 @@ def _ttl_ns(fields: Mapping[str, Any]) -> int | None:
         return None
     ttl = fields["ttl"]
     if isinstance(ttl, bool) or not isinstance(ttl, int | float) or not 0 < ttl <= TTL_SECONDS_MAX:
-        raise Refused(
-            f'found ttl {shown(repr(ttl))}, expected seconds, above 0 up to {TTL_SECONDS_MAX}, as "ttl"'
-        )
+        raise Refused(f"found ttl {described(ttl)}, expected seconds above 0 up to {TTL_SECONDS_MAX}")
     return round(ttl * 1_000_000_000)

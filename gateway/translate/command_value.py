@@ -72,7 +72,7 @@ def value_from_json(point: Point, found: Any) -> Value:
             return _whole(found)
         if kind is ValueType.FLOAT:
             return _finite(found)
-    raise Refused(f"found {_described(found)}, expected {_expected(point)}")
+    raise Refused(f"found {described(found)}, expected {_expected(point)}")
 
 
 def value_from_text(point: Point, payload: bytes) -> Value:
@@ -150,7 +150,8 @@ def _expected(point: Point) -> str:
     return f"one of {', '.join(repr(label) for _, label in point.labels)}, or {EXPECTED[point.type]}"
 
 
-def _described(found: Any) -> str:
+def described(found: Any) -> str:
+    """Decoded JSON in a few words."""
     if found is None:
         return "null"
     if isinstance(found, dict):
@@ -161,7 +162,7 @@ def _described(found: Any) -> str:
         return "true" if found else "false"
     if isinstance(found, str):
         return shown(found)
-    return shown(repr(found))
+    return shown(repr(found))[1:-1]
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

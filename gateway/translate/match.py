@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, TypeAlias
 
 from gateway.core.errors import Problem
 from gateway.core.point import Layout
 from gateway.translate.faults import RuleError
 
 EXCLUDE: Final = "!"
-_BETWEEN: Final = "\0"  # between device and tag: a name with a slash still has two parts
+Parts: TypeAlias = tuple[re.Pattern[str], re.Pattern[str]]  # of device and tag: a name may have any character
 
 
 class Match:
@@ -27,15 +27,14 @@ class Match:
         self.patterns: Final = tuple(patterns)
         if problems := check_match(self.patterns):
             raise RuleError(problems)
-        self._include = _alternatives(text for text in self.patterns if not text.startswith(EXCLUDE))
-        self._exclude = _alternatives(text[1:] for text in self.patterns if text.startswith(EXCLUDE))
+        self._include = tuple(_parts(text) for text in self.patterns if not text.startswith(EXCLUDE))
+        self._exclude = tuple(_parts(text[1:]) for text in self.patterns if text.startswith(EXCLUDE))
 
     def covers(self, device: str, tag: str) -> bool:
         """Whether `device/tag` is meant."""
-        name = f"{device}{_BETWEEN}{tag}"
-        if not self._include.fullmatch(name):
+        if not _is_any(self._include, device, tag):
             return False
-        return not self._exclude.fullmatch(name)
+        return not _is_any(self._exclude, device, tag)
 
 
 def check_match(patterns: Iterable[str]) -> list[Problem]:
@@ -69,9 +68,14 @@ def select(layout: Layout, match: Match) -> tuple[int, ...] | None:
     return None if columns and len(columns) == len(layout.points) else columns
 
 
-def _alternatives(patterns: Iterable[str]) -> re.Pattern[str]:
-    """One expression for all patterns; one that matches nothing where there are none."""
-    expressions = [
-        re.escape(pattern).replace(r"\*", f"[^{_BETWEEN}]*").replace("/", _BETWEEN, 1) for pattern in patterns
-    ]
-    return re.compile("|".join(f"(?:{expression})" for expression in expressions) or r"(?!)", re.DOTALL)
+def _parts(pattern: str) -> Parts:
+    device, _, tag = pattern.partition("/")
+    return _glob(device), _glob(tag)
+
+
+def _glob(text: str) -> re.Pattern[str]:
+    return re.compile(re.escape(text).replace(r"\*", ".*"), re.DOTALL)
+
+
+def _is_any(patterns: tuple[Parts, ...], device: str, tag: str) -> bool:
+    return any(one.fullmatch(device) and other.fullmatch(tag) for one, other in patterns)
