@@ -1,0 +1,40 @@
+"""docs/configuration.md: its tables of keys, from the models. Run as a program it writes them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from drivers.modbus.config import ModbusDevice, ModbusLink, ModbusTag, ModbusWrite, Reconnect
+from gateway.config.models import (
+    Buffer,
+    CommandPolicy,
+    Commands,
+    Demote,
+    GatewaySection,
+    HttpSection,
+    JournalSection,
+    Publish,
+    Replay,
+    Report,
+    ScanSection,
+)
+from gateway.config.reference import key_table
+from gateway.uplink.mqtt.config import Backoff, MqttUplink
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
+MODELS = (
+    Backoff, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection, ModbusDevice,
+    ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, ScanSection,
+)  # fmt: skip
+TABLE = re.compile(r"<!-- keys: (\w+) -->\n(?:\|.*\n)*")
+
+
+def with_tables(text: str) -> str:
+    """The text with every table of keys as the models have it."""
+    models = {model.__name__: model for model in MODELS}
+    return TABLE.sub(lambda found: f"<!-- keys: {found[1]} -->\n{key_table(models[found[1]])}", text)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))
