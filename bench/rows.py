@@ -9,8 +9,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +67,7 @@ class Figures(msgspec.Struct, kw_only=True):
     command_ms: dict[str, float] | None = None
     commands: CommandFigures | None = None
     fdatasync_ms: dict[str, float] | None = None
+    broker_ms: dict[str, float] | None = None  # publisher to subscriber, nothing of ours between
     wrong: int = 0
     bad: int = 0
     duplicates: int = 0
@@ -175,7 +178,10 @@ def measure(
         wait_for("the first value", lambda: check.counters().points > 0, subject, check.proc, load.proc)
         time.sleep(plan.settle_s)
         before = Snapshot(subject, load, check, middle.pid)
-        sent = drive(middle.port, devices=units, count=commands) if commands else None
+        sent = None
+        if commands:
+            with fdatasync_probe(folder) as took_ms:
+                sent = drive(middle.port, devices=units, count=commands)
         rest_s = plan.window_s - (time.monotonic_ns() - before.usage.t_ns) / 1e9
         time.sleep(max(rest_s, 0.0))
         after = Snapshot(subject, load, check, middle.pid)
@@ -195,7 +201,8 @@ def measure(
             )
             figures.commands = sent.figures
             figures.command_ms = percentiles(_command_latencies(load.writes_log, sent.sent_ns))
-            figures.fdatasync_ms = percentiles(fdatasync_ms(folder))
+            figures.broker_ms = percentiles(sent.echoes_ms)
+            figures.fdatasync_ms = percentiles(took_ms)
     return figures
 
 
@@ -268,17 +275,27 @@ def _command_latencies(writes_log: Path, sent_ns: dict[tuple[int, int], int]) ->
     return [(written[key] - t_ns) / 1e6 for key, t_ns in sent_ns.items() if key in written]
 
 
-def fdatasync_ms(folder: Path, *, count: int = 50) -> list[float]:
-    """What one append of 200 bytes with its fdatasync costs here, ms."""
-    took = []
-    descriptor = os.open(folder / "fdatasync.probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+@contextmanager
+def fdatasync_probe(folder: Path) -> Iterator[list[float]]:
+    """Meanwhile, what one append of 200 bytes with its fdatasync costs on the same disk, ms."""
+    took_ms: list[float] = []
+    is_over = threading.Event()
+
+    def probe() -> None:
+        descriptor = os.open(folder / "fdatasync.probe", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        try:
+            while not is_over.wait(0.02):
+                before = time.monotonic_ns()
+                os.write(descriptor, b"x" * 200)
+                os.fdatasync(descriptor)
+                took_ms.append((time.monotonic_ns() - before) / 1e6)
+        finally:
+            os.close(descriptor)
+
+    thread = threading.Thread(target=probe)
+    thread.start()
     try:
-        for _ in range(count):
-            before = time.monotonic_ns()
-            os.write(descriptor, b"x" * 200)
-            os.fdatasync(descriptor)
-            took.append((time.monotonic_ns() - before) / 1e6)
-            time.sleep(0.01)
+        yield took_ms
     finally:
-        os.close(descriptor)
-    return took
+        is_over.set()
+        thread.join()
