@@ -34,6 +34,7 @@ class Devices:
         self._faults = faults
         self._section = _mapping(root.items.get("devices"))
         self._used: set[str] = set()
+        self._has_all_tags = True
         self._template_tags: dict[str, dict[Key, tuple[Place, Node]]] = {}
         self._checked: dict[tuple[str, int], _Checked] = {}
         self.specs: dict[str, DeviceSpec] = {}
@@ -64,6 +65,11 @@ class Devices:
                     (node.place, f"template {template}, which no device uses", "a device with use: of it")
                 )
         return self.specs
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every device and tag that is written is there, so that a pattern must match some."""
+        return self._has_all_tags and len(self.specs) == len(self._section.items)
 
     def attribute_names(self) -> set[str]:
         """Names of the users' own placeholders, also of devices that have faults."""
@@ -123,6 +129,7 @@ class Devices:
         for fault in found:
             self._faults.add(self._hinted(fault, link.driver), device=name)
         specs = self._tag_specs(name, link.driver, tags, template)
+        self._has_all_tags &= len(specs) == len(tags.items)
         if not tags.items:
             self._faults.warn((place, f"device {name} without tags", "tags:, or use: of a template"))
         if model is None or found or not link.is_sound:

@@ -198,8 +198,8 @@ def _missing(model: type[Model], path: tuple[PathPart, ...]) -> tuple[str, str]:
 def _unknown_key(model: type[Model], node: Node, path: tuple[PathPart, ...]) -> Found:
     key = str(path[-1])
     place = key_place_of(node, path)
-    if key.lower() in SECRETS:
-        known = [name for name in _fields(model, path[:-1]) if name.endswith("_file")]
+    known = [name for name in _fields(model, path[:-1]) if name.endswith("_file")]
+    if known and key.lower() in SECRETS:
         return (
             place,
             f"the secret '{clip(key)}' in the YAML",

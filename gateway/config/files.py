@@ -46,10 +46,10 @@ class _Files:
 
     def take(self, path: Path, data: bytes) -> None:
         """One file and, after it, those it includes."""
-        self._seen.add(path.resolve())
+        self._seen.add(_identity(path))
         node, faults = read(data, str(path))
         self._faults.read(faults)
-        if not self._seen - {path.resolve()}:
+        if not self._seen - {_identity(path)}:
             self.root.place = Place(str(path), 1, 1)
         if node is None and faults:
             self._faults.is_readable = False
@@ -112,14 +112,12 @@ class _Files:
                 self._faults.add((item.place, _shape(item), "a list of files, such as [devices/*.yaml]"))
 
     def _include_one(self, pattern: str, place: Place, directory: Path) -> None:
-        if Path(pattern).is_absolute():
-            paths = [Path(pattern)]
-        elif _WILD & set(pattern):
+        if _WILD & set(pattern):
             paths = self._glob(pattern, place, directory)
         else:
             paths = [directory / pattern]
         for path in paths:
-            if path.resolve() in self._seen:
+            if _identity(path) in self._seen:
                 continue
             if len(self._seen) >= FILES_MAX:
                 self._faults.add((place, f"more than {FILES_MAX} files", "fewer, larger files"))
@@ -130,7 +128,7 @@ class _Files:
                 self._faults.unreadable(
                     (place, f"{shown(pattern)}, which cannot be read ({error.strerror})", "a readable file")
                 )
-                self._seen.add(path.resolve())
+                self._seen.add(_identity(path))
                 continue
             self.take(path, data)
 
@@ -170,3 +168,11 @@ def _shape(node: Node) -> str:
     if isinstance(node, Scalar):
         return shown(node.value)
     return "a mapping" if isinstance(node, Mapping) else "a list"
+
+
+def _identity(path: Path) -> Path:
+    """One name for one file, so that each is read once."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):  # a loop of symbolic links; reading it will say so
+        return path.absolute()

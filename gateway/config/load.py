@@ -84,7 +84,9 @@ def _text_keys(value: Any) -> Any:
         return {f"{type(key).__name__}:{key}": _text_keys(child) for key, child in value.items()}
     if isinstance(value, list):
         return [_text_keys(child) for child in value]
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return {"number": repr(value)}  # JSON has neither infinity nor whole numbers of any size
+    return value
 
 
 def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Site | None:
@@ -107,7 +109,7 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
         devices=specs,
         uplinks=uplink_specs,
         uplink_names=uplink_names,
-        is_whole=not faults,
+        is_whole=devices.is_whole,
         attributes=devices.attribute_names(),
         faults=faults,
     )

@@ -24,7 +24,8 @@ from gateway.uplink.mqtt.config import Backoff, MqttUplink
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS = (
-    Backoff, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection, ModbusDevice,
+    Backoff, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection,
+    ModbusDevice,
     ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, ScanSection,
 )  # fmt: skip
 TABLE = re.compile(r"<!-- keys: (\w+) -->\n(?:\|.*\n)*")

@@ -16,7 +16,7 @@ AROUND = {  # what an example leaves out
     "version": "version: 1\ngateway: {name: gw1, site: north}\n",
     "links": "links: {plc1: {driver: modbus, host: 10.0.0.99}}\n",
     "uplinks": 'uplinks: {cloud: {kind: mqtt, url: "mqtt://b"}}\n',
-    "devices": "devices: {pump-01: {link: plc1, unit: 1, tags: {hours: {at: 40001, type: uint16, write: {}}}}}\n",
+    "devices": "devices: {pump-01: {link: plc1, unit: 1, tags: {hours: {at: 'co:0', write: {}}}}}\n",
 }
 
 

@@ -139,13 +139,24 @@ def test_the_version_is_that_of_the_content(tmp_path: Path) -> None:
     first = loaded(tmp_path / "1", HEAD + LINK + TEMPLATE + device)
     written(tmp_path / "2", LINK, "more/links.yaml")
     written(tmp_path / "2", TEMPLATE, "more/templates.yaml")
-    other = "# a comment\ngateway:\n  site: 'north'\n  name: gw1\ndevices:\n  a:\n    use: acme-pump\n    unit: 0x1\n    link: plc1\nversion: 1\ninclude: more/*.yaml\n"  # fmt: skip
+    other = (
+        "# a comment\ngateway:\n  site: 'north'\n  name: gw1\n"
+        "devices:\n  a:\n    use: acme-pump\n    unit: 0x1\n    link: plc1\n"
+        "version: 1\ninclude: more/*.yaml\n"
+    )
+    written(tmp_path / "2", other)
     second = loaded(tmp_path / "2", other)
     assert first.version == second.version
     third = loaded(tmp_path / "3", HEAD + LINK + TEMPLATE + device.replace("unit: 1", "unit: 2"))
     assert third.version != first.version
-    fourth = loaded(tmp_path / "4", (HEAD + LINK + TEMPLATE + device).replace("0: \"off\"", "\"0\": \"off\"").replace("enum: {\"0\": \"off\", 1: auto}", "enum: {0: \"off\", 1: \"auto\"}"))  # fmt: skip
-    assert fourth.version == first.version
+    fourth = loaded(tmp_path / "4", HEAD.replace("north", "'1'"))
+    fifth = loaded(tmp_path / "5", HEAD.replace("north", '"1"'))
+    assert fourth.version == fifth.version
+    number, text = (
+        loaded(tmp_path / key, HEAD + f"scan: {{a: {{every: 1s, spread: {key}}}}}")
+        for key in ("true", "false")
+    )
+    assert number.version != text.version
 
 
 def test_equal_text_gives_equal_specs(tmp_path: Path) -> None:

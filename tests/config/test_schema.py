@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -73,10 +73,11 @@ class _Validator:
     """As much of JSON Schema 2020-12 as our schema uses; an unknown keyword fails the test."""
 
     KNOWN = frozenset(
-        "$schema $defs $ref title description default type properties additionalProperties required items enum const "
-        "anyOf oneOf not pattern propertyNames minimum maximum minItems maxItems minLength maxLength".split()
+        "$schema $defs $ref title description default type properties additionalProperties required items "
+        "enum const anyOf oneOf not pattern propertyNames minimum maximum minItems maxItems minLength "
+        "maxLength".split()
     )
-    TYPES: dict[str, Any] = {
+    TYPES: ClassVar[dict[str, Any]] = {
         "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
         "null": type(None),
     }  # fmt: skip
@@ -111,9 +112,10 @@ class _Validator:
                 found.append(f"{at}: {value!r} !~ {one['pattern']}")
             if not one.get("minLength", 0) <= len(value) <= one.get("maxLength", len(value)):
                 found.append(f"{at}: length of {value!r}")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            if not one.get("minimum", value) <= value <= one.get("maximum", value):
-                found.append(f"{at}: {value} out of bounds")
+        elif self.is_type(value, "number") and not one.get("minimum", value) <= value <= one.get(
+            "maximum", value
+        ):
+            found.append(f"{at}: {value} out of bounds")
         return found
 
     def is_type(self, value: Any, name: str) -> bool:
