@@ -39,9 +39,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         PACKET_BYTES_MAX  # bytes; for a 3.1.1 server, which cannot announce its own
     )
     in_flight_max: int = 1024  # QoS 1 and 2 publishes without acknowledgement; QoS 0 not drained yet
-    qos_2_in_flight_max: int = (
-        20  # in 3.1.1, whose server has no Receive Maximum: mosquitto loses those above 20
-    )
+    # In 3.1.1 only, whose server has no Receive Maximum: mosquitto 2.0.11 has 20 places for QoS 2, and sends
+    # PUBACK for a QoS 1 publish that then finds none without keeping it.
+    qos_2_in_flight_max: int = 10
     response_timeout_s: float = 10.0  # for CONNACK, SUBACK, UNSUBACK and PINGRESP
     request_response_information: bool = False
     request_problem_information: bool = True

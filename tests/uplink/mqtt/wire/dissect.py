@@ -13,15 +13,24 @@ from tests.peers import require
 def dissect(stream: bytes, folder: Path) -> list[dict[str, Any]]:
     """The `mqtt` layers of a client's byte stream, one dict of dissector fields for each control packet."""
     dump, capture = folder / "stream.txt", folder / "stream.pcap"
-    lines = []
-    for start in range(0, len(stream), 16):
-        lines.append(f"{start:06x} " + stream[start : start + 16].hex(" "))
+    lines = [f"{start:06x} {stream[start : start + 16].hex(' ')}" for start in range(0, len(stream), 16)]
     dump.write_text("\n".join(lines) + f"\n{len(stream):06x}\n")
     subprocess.run(
-        [require("text2pcap"), "-q", "-T", "40000,1883", str(dump), str(capture)], check=True, capture_output=True
+        [require("text2pcap"), "-q", "-T", "40000,1883", str(dump), str(capture)],
+        check=True,
+        capture_output=True,
     )
     shown = subprocess.run(
-        [require("tshark"), "-r", str(capture), "-T", "json", "--no-duplicate-keys", "-J", "mqtt _ws.malformed"],
+        [
+            require("tshark"),
+            "-r",
+            str(capture),
+            "-T",
+            "json",
+            "--no-duplicate-keys",
+            "-J",
+            "mqtt _ws.malformed",
+        ],
         check=True,
         capture_output=True,
     )

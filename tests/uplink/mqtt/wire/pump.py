@@ -1,4 +1,4 @@
-"""A plain blocking socket under a `ClientSession`, and paho as the party nobody here wrote. Only for tests."""
+"""A plain blocking socket under a `ClientSession`, and paho as the party nobody here wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A session with a scripted server at its other end: packets in, packets and events out, no time of its own."""
+"""A session with a scripted server at its other end: packets in, packets and events out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,9 @@ class Script:
         self.events = self.say(Connack(session_present=session_present, reason=0, properties=properties))
         return connect
 
-    def publish(self, token: object, *, qos: int = 1, topic: bytes = b"t", payload: bytes = b"", **more: Any) -> bool:
+    def publish(
+        self, token: object, *, qos: int = 1, topic: bytes = b"t", payload: bytes = b"", **more: Any
+    ) -> bool:
         """Publish with defaults."""
         return self.session.publish(topic, payload, **({"qos": qos, "retain": False, "token": token} | more))
 

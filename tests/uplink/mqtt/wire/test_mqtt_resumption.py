@@ -1,12 +1,11 @@
-"""One `ClientSession` over several links: what was not acknowledged goes out again, nothing is lost or swapped."""
+"""One `ClientSession` over several links: what was not acknowledged goes out again."""
 
 from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.uplink.mqtt.wire.script import Script, ack, flat
 
 from gateway.core.errors import RemoteProtocolError
 from gateway.uplink.mqtt.wire.events import Acknowledged, Event, Message, Rejected, TooLarge, Unsent
@@ -14,7 +13,9 @@ from gateway.uplink.mqtt.wire.packets import Acknowledgement, Publish, Suback, S
 from gateway.uplink.mqtt.wire.properties import Properties
 from gateway.uplink.mqtt.wire.reasons import ReasonCode
 from gateway.uplink.mqtt.wire.terms import PacketType, Version
+from tests.uplink.mqtt.wire.script import Script, ack, flat
 
+relaxed = settings(deadline=None)  # others run on the same machine
 BOTH = pytest.mark.parametrize("version", Version)
 PUBREC, PUBREL, PUBCOMP = PacketType.PUBREC, PacketType.PUBREL, PacketType.PUBCOMP
 
@@ -53,8 +54,10 @@ def test_with_the_session_present_publishes_go_out_again_as_duplicates_in_order(
     script.connect(session_present=True)
     assert sent_again(script) == [(2, b"b", True), (3, b"c", True), (4, b"d", True)]
     assert flat(script.say(ack(3), ack(2, PUBREC), ack(2, PUBCOMP), ack(4))) == [
-        ("done", b"c"), ("done", b"b"), ("done", b"d"),
-    ]  # fmt: skip
+        ("done", b"c"),
+        ("done", b"b"),
+        ("done", b"d"),
+    ]
 
 
 @BOTH
@@ -136,7 +139,9 @@ def test_what_the_next_server_does_not_take_comes_back_and_holds_up_nothing() ->
     script.publish("good")
     script.out()
     script.lose()
-    script.connect(Properties(maximum_packet_size=50, maximum_qos=1, retain_available=0), session_present=False)
+    script.connect(
+        Properties(maximum_packet_size=50, maximum_qos=1, retain_available=0), session_present=False
+    )
     assert sent_again(script) == [(4, b"", False)]
     assert [event for event in script.events if isinstance(event, TooLarge | Rejected)] == [
         TooLarge(token="large", size_bytes=108, limit_bytes=50),
@@ -189,7 +194,9 @@ def test_a_request_dies_with_its_link_and_frees_its_identifier() -> None:
 
 
 @BOTH
-def test_a_qos_1_message_of_a_lost_link_comes_again_and_its_old_acknowledge_is_too_late(version: Version) -> None:
+def test_a_qos_1_message_of_a_lost_link_comes_again_and_its_old_acknowledge_is_too_late(
+    version: Version,
+) -> None:
     script = Script(version)
     script.connect()
     publish = Publish(topic="c", payload=b"x", qos=1, packet_id=1)
@@ -274,9 +281,10 @@ class Peer:
         self.received.clear()
 
 
+@relaxed
 @given(data=st.data())
 def test_every_token_comes_back_once_whatever_happens_to_the_links(data: st.DataObject) -> None:
-    """QoS 1 at least once; QoS 2 exactly once while the server keeps the session; no token twice, none lost."""
+    """QoS 1 at least once; QoS 2 exactly once while the server keeps the session; each token once."""
     script, peer = Script(in_flight_max=6), Peer()
     script.connect()
     events: list[Event] = []

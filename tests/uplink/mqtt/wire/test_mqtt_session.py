@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.uplink.mqtt.wire.script import S, Script, ack, feed, flat, packets_in
 
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
 from gateway.uplink.mqtt.wire.encode import encode
@@ -48,7 +47,9 @@ from gateway.uplink.mqtt.wire.reasons import ReasonCode
 from gateway.uplink.mqtt.wire.session import ClientSession, State
 from gateway.uplink.mqtt.wire.settings import Settings
 from gateway.uplink.mqtt.wire.terms import PacketType, Version
+from tests.uplink.mqtt.wire.script import S, Script, ack, feed, flat, packets_in
 
+relaxed = settings(deadline=None)  # others run on the same machine
 BOTH = pytest.mark.parametrize("version", Version)
 PUBREC, PUBREL, PUBCOMP = PacketType.PUBREC, PacketType.PUBREL, PacketType.PUBCOMP
 
@@ -57,19 +58,40 @@ PUBREC, PUBREL, PUBCOMP = PacketType.PUBREC, PacketType.PUBREL, PacketType.PUBCO
 
 
 def test_connect_carries_every_setting() -> None:
-    will = Will(topic="gw/status", payload=b"gone", qos=1, retain=True, properties=Properties(will_delay_interval=5))
+    will = Will(
+        topic="gw/status", payload=b"gone", qos=1, retain=True, properties=Properties(will_delay_interval=5)
+    )
     script = Script(
-        username="u", password=b"p", will=will, keep_alive_s=30, receive_maximum=10, maximum_packet_size=5000,
-        topic_alias_maximum=3, request_response_information=True, request_problem_information=False,
-        user_properties=(("a", "b"),), clean_start=True,
-    )  # fmt: skip
+        username="u",
+        password=b"p",
+        will=will,
+        keep_alive_s=30,
+        receive_maximum=10,
+        maximum_packet_size=5000,
+        topic_alias_maximum=3,
+        request_response_information=True,
+        request_problem_information=False,
+        user_properties=(("a", "b"),),
+        clean_start=True,
+    )
     assert script.connect() == Connect(
-        client_id="gw", version=Version.V5, clean_start=True, keep_alive=30, username="u", password=b"p", will=will,
+        client_id="gw",
+        version=Version.V5,
+        clean_start=True,
+        keep_alive=30,
+        username="u",
+        password=b"p",
+        will=will,
         properties=Properties(
-            session_expiry_interval=3600, receive_maximum=10, maximum_packet_size=5000, topic_alias_maximum=3,
-            request_response_information=1, request_problem_information=0, user_properties=(("a", "b"),),
+            session_expiry_interval=3600,
+            receive_maximum=10,
+            maximum_packet_size=5000,
+            topic_alias_maximum=3,
+            request_response_information=1,
+            request_problem_information=0,
+            user_properties=(("a", "b"),),
         ),
-    )  # fmt: skip
+    )
 
 
 def test_connect_of_3_1_1_has_no_properties() -> None:
@@ -83,24 +105,45 @@ def test_what_connack_grants_is_in_force() -> None:
     script = Script(client_id="", keep_alive_s=60)
     script.connect(
         Properties(
-            receive_maximum=5, maximum_qos=1, retain_available=0, maximum_packet_size=1000, topic_alias_maximum=2,
-            server_keep_alive=7, session_expiry_interval=9, assigned_client_identifier="auto-1",
-            wildcard_subscription_available=0, subscription_identifier_available=0, shared_subscription_available=0,
-            response_information="resp/", server_reference="other", reason_string="hello", user_properties=(("x", "y"),),
+            receive_maximum=5,
+            maximum_qos=1,
+            retain_available=0,
+            maximum_packet_size=1000,
+            topic_alias_maximum=2,
+            server_keep_alive=7,
+            session_expiry_interval=9,
+            assigned_client_identifier="auto-1",
+            wildcard_subscription_available=0,
+            subscription_identifier_available=0,
+            shared_subscription_available=0,
+            response_information="resp/",
+            server_reference="other",
+            reason_string="hello",
+            user_properties=(("x", "y"),),
         )
-    )  # fmt: skip
+    )
     assert script.events == [
         Connected(
-            session_present=False, client_id="auto-1",
+            session_present=False,
+            client_id="auto-1",
             server=Server(
-                receive_maximum=5, maximum_qos=1, retain_available=False, maximum_packet_size=1000,
-                topic_alias_maximum=2, keep_alive_s=7, session_expiry_s=9, wildcard_subscription_available=False,
-                subscription_identifier_available=False, shared_subscription_available=False,
-                response_information="resp/", server_reference="other", reason_string="hello",
+                receive_maximum=5,
+                maximum_qos=1,
+                retain_available=False,
+                maximum_packet_size=1000,
+                topic_alias_maximum=2,
+                keep_alive_s=7,
+                session_expiry_s=9,
+                wildcard_subscription_available=False,
+                subscription_identifier_available=False,
+                shared_subscription_available=False,
+                response_information="resp/",
+                server_reference="other",
+                reason_string="hello",
                 user_properties=(("x", "y"),),
             ),
         )
-    ]  # fmt: skip
+    ]
     assert script.session.deadline_ns() == 7 * S
     assert script.session.quota == 5
     script.lose()
@@ -127,7 +170,7 @@ def test_a_refusal_says_why(version: Version, code: int, reason: int) -> None:
 
 
 def test_a_server_of_3_1_1_refuses_5_0_in_its_own_form() -> None:
-    """MQTT 3.1.1 §3.1.2.2: an unacceptable protocol level is answered with return code 1, without properties."""
+    """MQTT 3.1.1 §3.1.2.2: an unacceptable level is answered with return code 1, without properties."""
     script = Script()
     script.session.connect(0)
     (event,) = script.session.receive(bytes.fromhex("20 02 00 01"), 0)
@@ -170,7 +213,7 @@ def test_3_1_1_knows_no_disconnect_from_the_server() -> None:
     assert script.out() == []
     script = Script(Version.V311)
     script.session.connect(0)
-    with pytest.raises(RemoteProtocolError, match="3.2.2.3"):
+    with pytest.raises(RemoteProtocolError, match=r"3\.2\.2\.3"):
         script.session.receive(bytes.fromhex("20 02 00 06"), 0)
 
 
@@ -278,7 +321,7 @@ def test_a_rejected_publish_frees_its_place(qos: int, answer: PacketType) -> Non
 
 
 def test_reasons_of_success_and_reasons_not_in_the_table() -> None:
-    """MQTT 5.0 §2.4: below 0x80 is success. A code that is not listed decides by that too, for ever the same."""
+    """MQTT 5.0 §2.4: below 0x80 is success; a code that is not listed decides by that too."""
     script = Script()
     script.connect()
     for token in range(4):
@@ -332,7 +375,7 @@ def test_the_receive_maximum_of_the_server_is_the_window() -> None:
 
 
 def test_3_1_1_has_a_small_window_of_its_own_for_qos_2() -> None:
-    """Its server has no Receive Maximum; mosquitto 2.0.11 acknowledges and loses what is above 20."""
+    """Its server has no Receive Maximum; mosquitto 2.0.11 acknowledges and loses what is too much."""
     script = Script(Version.V311, qos_2_in_flight_max=2, outgoing_packet_size_max=30)
     script.connect()
     assert [script.publish(token, qos=2) for token in "abc"] == [True, True, False]
@@ -384,8 +427,10 @@ def test_what_the_server_does_not_take_is_refused_before_it_is_sent() -> None:
     assert script.session.deadline_ns() == 0
     refused = script.session.on_deadline(0)
     assert [(type(event), event.token) for event in refused if isinstance(event, Rejected | TooLarge)] == [
-        (Rejected, "qos"), (Rejected, "retain"), (TooLarge, "large"),
-    ]  # fmt: skip
+        (Rejected, "qos"),
+        (Rejected, "retain"),
+        (TooLarge, "large"),
+    ]
     assert [event.reason for event in refused if isinstance(event, Rejected)] == [0x9B, 0x9A]
     assert TooLarge(token="large", size_bytes=52, limit_bytes=50) in refused
     (stream,) = script.session.to_send(0)
@@ -393,6 +438,7 @@ def test_what_the_server_does_not_take_is_refused_before_it_is_sent() -> None:
     assert script.session.in_flight == 1
 
 
+@relaxed
 @given(size=st.integers(0, 40), topic=st.integers(1, 30), limit=st.integers(20, 60), qos=st.integers(0, 2))
 def test_nothing_above_the_servers_maximum_packet_size_is_ever_sent(
     size: int, topic: int, limit: int, qos: int
@@ -417,13 +463,32 @@ def test_hot_topics_take_an_alias_with_their_second_publish() -> None:
         assert script.publish(topic, topic=topic)
     seen = [(p.topic, p.properties.topic_alias) for p in script.out() if isinstance(p, Publish)]
     assert seen == [
-        ("once", None), ("hot", None), ("hot", 1), ("", 1), ("warm", None), ("warm", 2), ("late", None),
-        ("late", None), ("", 1), ("", 2),
-    ]  # fmt: skip
+        ("once", None),
+        ("hot", None),
+        ("hot", 1),
+        ("", 1),
+        ("warm", None),
+        ("warm", 2),
+        ("late", None),
+        ("late", None),
+        ("", 1),
+        ("", 2),
+    ]
     script.lose()
     script.connect(Properties(topic_alias_maximum=2), session_present=True)
     again = [(p.topic, p.properties.topic_alias) for p in script.out() if isinstance(p, Publish)]
-    assert [topic for topic, _ in again] == ["once", "hot", "hot", "hot", "warm", "warm", "late", "late", "hot", "warm"]
+    assert [topic for topic, _ in again] == [
+        "once",
+        "hot",
+        "hot",
+        "hot",
+        "warm",
+        "warm",
+        "late",
+        "late",
+        "hot",
+        "warm",
+    ]
     assert {alias for _, alias in again} == {None}
     for topic in (b"hot", b"hot"):
         script.publish(topic, topic=topic, payload=b"x", properties=publish_properties(content_type="j"))
@@ -476,11 +541,17 @@ def test_verbs_out_of_turn() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"keep_alive_s": 65_536}, {"receive_maximum": 0}, {"maximum_packet_size": 0}, {"topic_alias_maximum": -1},
-        {"in_flight_max": 0}, {"in_flight_max": 65_535}, {"response_timeout_s": 0}, {"session_expiry_s": 1 << 32},
+        {"keep_alive_s": 65_536},
+        {"receive_maximum": 0},
+        {"maximum_packet_size": 0},
+        {"topic_alias_maximum": -1},
+        {"in_flight_max": 0},
+        {"in_flight_max": 65_535},
+        {"response_timeout_s": 0},
+        {"session_expiry_s": 1 << 32},
         {"client_id": "", "version": Version.V311},
     ],
-)  # fmt: skip
+)
 def test_settings_that_mqtt_does_not_allow(wrong: dict[str, Any]) -> None:
     with pytest.raises(LocalProtocolError, match="expected"):
         Settings(**({"client_id": "gw"} | wrong))
@@ -563,7 +634,10 @@ def test_a_refused_qos_2_message_frees_its_identifier() -> None:
     ("packets", "what"),
     [
         ([Publish(topic="c", payload=b"", qos=1, packet_id=1)] * 2, "packet identifier 1 again"),
-        ([Publish(topic="c", payload=b"", qos=1 + i % 2, packet_id=i) for i in (1, 2, 3)], "Receive Maximum 2"),
+        (
+            [Publish(topic="c", payload=b"", qos=1 + i % 2, packet_id=i) for i in (1, 2, 3)],
+            "Receive Maximum 2",
+        ),
         ([Publish(topic="c", payload=b"", qos=2, packet_id=1), ack(1, PUBREL)], "before our PUBREC"),
         ([Publish(topic="", payload=b"", properties=Properties(topic_alias=1))], "3.3.2.3.4"),
         ([Publish(topic="a", payload=b"", properties=Properties(topic_alias=3))], "Topic Alias Maximum 2"),
@@ -589,7 +663,7 @@ def test_receive_maximum_counts_until_pubcomp() -> None:
         script.session.acknowledge(message)
         script.say(ack(packet_id, PUBREL))
     script.say(Publish(topic="c", payload=b"", qos=1, packet_id=4))
-    with pytest.raises(RemoteProtocolError, match="3.3.4"):
+    with pytest.raises(RemoteProtocolError, match=r"3\.3\.4"):
         script.say(Publish(topic="c", payload=b"", qos=1, packet_id=5))
 
 
@@ -597,9 +671,14 @@ def test_messages_come_with_all_their_properties_and_aliases_resolved() -> None:
     script = Script()
     script.connect()
     properties = Properties(
-        content_type="json", response_topic="r", correlation_data=b"1", message_expiry_interval=5,
-        subscription_identifiers=(1, 2), user_properties=(("a", "b"),), topic_alias=1,
-    )  # fmt: skip
+        content_type="json",
+        response_topic="r",
+        correlation_data=b"1",
+        message_expiry_interval=5,
+        subscription_identifiers=(1, 2),
+        user_properties=(("a", "b"),),
+        topic_alias=1,
+    )
     events = script.say(
         Publish(topic="first", payload=b"1", retain=True, properties=properties),
         Publish(topic="", payload=b"2", properties=Properties(topic_alias=1)),
@@ -607,8 +686,11 @@ def test_messages_come_with_all_their_properties_and_aliases_resolved() -> None:
         Publish(topic="", payload=b"4", properties=Properties(topic_alias=1)),
     )
     assert [(e.topic, e.payload) for e in events if isinstance(e, Message)] == [
-        ("first", b"1"), ("first", b"2"), ("second", b"3"), ("second", b"4"),
-    ]  # fmt: skip
+        ("first", b"1"),
+        ("first", b"2"),
+        ("second", b"3"),
+        ("second", b"4"),
+    ]
     first = events[0]
     assert isinstance(first, Message)
     assert (first.properties, first.retain, first.qos) == (properties, True, 0)
@@ -675,7 +757,9 @@ def test_what_the_server_does_not_support_is_not_asked() -> None:
 def test_subscription_identifiers_and_user_properties_go_along() -> None:
     script = Script()
     script.connect()
-    script.session.subscribe([Subscription(filter="a")], 0, subscription_identifier=9, user_properties=(("k", "v"),))
+    script.session.subscribe(
+        [Subscription(filter="a")], 0, subscription_identifier=9, user_properties=(("k", "v"),)
+    )
     (packet,) = script.out()
     assert isinstance(packet, Subscribe)
     assert packet.properties == Properties(subscription_identifiers=(9,), user_properties=(("k", "v"),))
@@ -737,11 +821,11 @@ def test_disconnect_with_reason_and_session_expiry() -> None:
     assert script.out() == [Disconnect(reason=4, properties=Properties(session_expiry_interval=1))]
     script = Script(session_expiry_s=0)
     script.connect()
-    with pytest.raises(LocalProtocolError, match="3.14.2.2.2"):
+    with pytest.raises(LocalProtocolError, match=r"3\.14\.2\.2\.2"):
         script.session.disconnect(session_expiry_s=1)
     old = Script(Version.V311)
     old.connect()
-    with pytest.raises(LocalProtocolError, match="3.1.1"):
+    with pytest.raises(LocalProtocolError, match=r"3\.1\.1"):
         old.session.disconnect(ReasonCode.DISCONNECT_WITH_WILL_MESSAGE)
 
 
@@ -849,6 +933,7 @@ def busy(version: Version) -> ClientSession:
 
 
 @BOTH
+@relaxed
 @given(sizes=st.lists(st.integers(1, 40), min_size=1, max_size=5))
 def test_the_same_events_however_the_stream_is_cut(version: Version, sizes: list[int]) -> None:
     stream = a_day_of_packets(version)
@@ -869,6 +954,7 @@ def test_the_same_events_however_the_stream_is_cut(version: Version, sizes: list
 
 
 @BOTH
+@relaxed
 @given(stream=st.binary(max_size=200), sizes=st.lists(st.integers(1, 30), min_size=1, max_size=4))
 def test_any_bytes_give_events_or_a_remote_error(version: Version, stream: bytes, sizes: list[int]) -> None:
     for session in (busy(version), ClientSession(Settings(client_id="a", version=version))):
@@ -881,6 +967,7 @@ def test_any_bytes_give_events_or_a_remote_error(version: Version, stream: bytes
 
 
 @BOTH
+@relaxed
 @given(data=st.data())
 def test_a_damaged_stream_loses_no_token_and_gives_none_twice(version: Version, data: st.DataObject) -> None:
     stream = bytearray(a_day_of_packets(version))
@@ -900,7 +987,9 @@ def test_the_inbound_buffer_is_bounded_by_our_maximum_packet_size() -> None:
     assert script.session.receive(b"\x30\xe5\x07" + b"\0" * 500, 0) == []
     script = Script(Version.V311, maximum_packet_size=1000)
     script.connect()
-    with pytest.raises(RemoteProtocolError, match="found 1001 bytes, expected at most our Maximum Packet Size 1000"):
+    with pytest.raises(
+        RemoteProtocolError, match="found 1001 bytes, expected at most our Maximum Packet Size 1000"
+    ):
         script.session.receive(b"\x30\xe6\x07", 0)
 
 
