@@ -30,7 +30,7 @@ from gateway.api.source import (
 )
 from gateway.app.demo.mqtt_client import MqttClient
 
-ROOT = "plant/plant/"
+ROOT = "plant/hall/"
 
 
 class StandIn:
@@ -91,7 +91,7 @@ class StandIn:
     def status(self) -> Status:
         return Status(
             gateway="standin",
-            site="plant",
+            site="hall",
             version="0",
             config_version="0",
             epoch=1,

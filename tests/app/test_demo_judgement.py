@@ -19,7 +19,7 @@ MS_NS = 1_000_000
 
 def message(topic: str, content: object, *, retained: bool = False) -> Message:
     payload = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return Message(f"plant/plant/{topic}", payload, 1, retained, False)
+    return Message(f"plant/hall/{topic}", payload, 1, retained, False)
 
 
 def scan(number: int, *, epoch: int = 1, device: str = "boiler", part: int | None = None) -> Message:
@@ -28,7 +28,7 @@ def scan(number: int, *, epoch: int = 1, device: str = "boiler", part: int | Non
 
 
 def test_values_are_counted_and_kept() -> None:
-    tally = Tally()
+    tally = Tally(site="hall")
     assert tally.take(message("boiler/water_temp", {"v": 65.2, "q": "good"})) == "boiler/water_temp"
     assert tally.take(message("boiler/pressure", {"v": None, "q": "bad/comm-lost"})) == "boiler/pressure"
     assert tally.take(scan(1)) is None
@@ -36,7 +36,7 @@ def test_values_are_counted_and_kept() -> None:
 
 
 def test_commands_answers_old_copies_and_other_topics_are_not_values() -> None:
-    tally = Tally()
+    tally = Tally(site="hall")
     tally.take(message("boiler/setpoint/set", {"v": 75}))
     tally.take(message("boiler/setpoint/ack", {"outcome": "verified"}))
     tally.take(message("boiler/water_temp", {"v": 1}, retained=True))
@@ -48,7 +48,7 @@ def test_commands_answers_old_copies_and_other_topics_are_not_values() -> None:
 
 
 def test_gaps_are_numbers_missing_over_all_devices_of_an_epoch() -> None:
-    tally = Tally()
+    tally = Tally(site="hall")
     for one in (
         scan(5),
         scan(7, device="tank"),
@@ -61,8 +61,24 @@ def test_gaps_are_numbers_missing_over_all_devices_of_an_epoch() -> None:
     assert (tally.epochs, tally.gaps, tally.duplicates) == (2, 2, 0)
 
 
+def test_a_gap_that_is_filled_later_is_none_and_memory_stays_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.app.demo.tally.AHEAD_MAX", 10)
+    monkeypatch.setattr("gateway.app.demo.tally.IDENTITIES_MAX", 10)
+    tally = Tally(site="hall")
+    for number in (1, 2, 5, 4):
+        tally.take(scan(number))
+    assert tally.gaps == 1
+    tally.take(message("boiler/x", {"v": 1, "e": 1, "n": 3}))
+    assert tally.gaps == 0, "one numbering over topics of scans and of single values"
+    for number in range(8, 100):
+        tally.take(scan(number))
+    assert tally.gaps == 2
+    assert len(tally._identities) == 10
+    assert len(tally._numbers[1]._ahead) <= 10
+
+
 def test_a_repetition_is_the_same_topic_epoch_number_and_part() -> None:
-    tally = Tally()
+    tally = Tally(site="hall")
     for one in (scan(5), scan(5, part=1), scan(5, device="tank"), scan(5, epoch=2)):
         tally.take(one)
     assert tally.duplicates == 0
@@ -74,15 +90,16 @@ class Way:
     """A set-point on its way, fed by hand."""
 
     def __init__(self) -> None:
-        self.tally = Tally()
+        self.tally = Tally(site="hall")
+        self.tally.take(message("boiler/water_temp", {"v": 65.0}))
         self.write_back = WriteBack(
-            value_c=75.0, water_c=65.0, id="demo-1", now_ns=0, wall_ms=1_777_636_800_000
+            tally=self.tally, value_c=75.0, id="demo-1", now_ns=0, wall_ms=1_777_636_800_000
         )
 
     def hear(self, topic: str, content: object, *, at_ms: int, retained: bool = False) -> None:
         one = message(topic, content, retained=retained)
         tag = self.tally.take(one)
-        self.write_back.on_message(one, tag=tag, tally=self.tally, now_ns=at_ms * MS_NS)
+        self.write_back.on_message(one, tag=tag, now_ns=at_ms * MS_NS)
 
     def answer(self, outcome: str, *, at_ms: int, **more: object) -> None:
         self.hear("boiler/setpoint/ack", {"id": "demo-1", "outcome": outcome, **more}, at_ms=at_ms)
@@ -91,7 +108,7 @@ class Way:
 def test_the_way_of_a_setpoint() -> None:
     way = Way()
     one = way.write_back
-    assert one.topic == "plant/plant/boiler/setpoint/set"
+    assert one.topic == "plant/hall/boiler/setpoint/set"
     assert json.loads(one.payload) == {"id": "demo-1", "v": 75.0, "t": 1_777_636_800_000, "ttl": 5}
     way.answer("accepted", at_ms=2)
     way.answer("sent", at_ms=4)

@@ -14,7 +14,7 @@ from collections import deque
 
 import msgspec
 
-from gateway.core.errors import LinkError, RemoteProtocolError
+from gateway.core.errors import LinkError, LocalProtocolError, RemoteProtocolError
 
 PACKET_BYTES_MAX = 1 << 20  # a demo payload is a few kilobytes; more is not ours
 KEEP_ALIVE_S = 30
@@ -81,10 +81,20 @@ class MqttClient:
         if not answer or answer[-1] > 2:
             raise LinkError(f"{self._where}: subscription to {topic_filter} refused, SUBACK {answer.hex()}")
 
-    def publish(self, topic: str, payload: bytes, *, timeout_s: float = 2.0) -> None:
-        """Publish once at QoS 1, not retained, and wait for PUBACK."""
+    def publish(
+        self, topic: str, payload: bytes, *, expiry_s: int | None = None, timeout_s: float = 2.0
+    ) -> None:
+        """Publish once at QoS 1, not retained, and wait for PUBACK.
+
+        `expiry_s` is the message expiry interval (MQTT 5.0 §3.3.2.3.3), which only level 5 can carry.
+        """
+        properties = self._properties()
+        if expiry_s is not None:
+            if self._level is not Level.V5:
+                raise LocalProtocolError("a message expiry needs MQTT 5")
+            properties = b"\x05\x02" + expiry_s.to_bytes(4, "big")
         packet_id = self._next_packet_id()
-        self._send(0x32, _text(topic) + packet_id + self._properties() + payload)
+        self._send(0x32, _text(topic) + packet_id + properties + payload)
         wanted = int.from_bytes(packet_id, "big")
         deadline = time.monotonic() + timeout_s
         while wanted not in self._acknowledged:

@@ -22,8 +22,8 @@ from gateway.app.demo import broker as brokers
 from gateway.app.demo.child import Child, ChildFailed
 from gateway.app.demo.mqtt_client import MqttClient
 from gateway.app.demo.ports import HOST, Place, demo_config, settle
-from gateway.app.demo.tally import PREFIX, Tally
-from gateway.app.demo.write_back import FOLLOWER, TARGET, Step, WriteBack, next_value
+from gateway.app.demo.tally import ROOT, Tally
+from gateway.app.demo.write_back import FOLLOWER, TARGET, TTL_S, Step, WriteBack, next_value
 from gateway.app.table import TableView, duration, glyphs_for
 from gateway.app.watch import GatewayClient, Screen, interrupted_by_sigterm, open_screen, refresh
 from gateway.core.errors import GatewayError, LinkError
@@ -96,7 +96,7 @@ class _Demo:
         self._gateway: Child | None = None
         self._client: GatewayClient | None = None
         self._observer: MqttClient | None = None
-        self._tally = Tally()
+        self._tally = Tally(site="")
         self._view = TableView(glyphs=glyphs_for(console))
         self._write_backs: list[WriteBack] = []
         self._first_value_ns: int | None = None
@@ -121,14 +121,15 @@ class _Demo:
         self._say(f"plant at modbus://{HOST}:{ports.modbus}, broker {broker.description}")
         self._observer = MqttClient(host=HOST, port=ports.mqtt, client_id="demo-observer")
         self._observer.connect()
-        self._observer.subscribe(f"{PREFIX}#")
+        self._observer.subscribe(f"{ROOT}#")
         state = self._directory / "state"
         state.mkdir()
         os.environ["STATE_DIRECTORY"] = str(state)  # as systemd would give it
         self._gateway = self._child("gateway", self._command(place.config))
         self._client = GatewayClient(f"http://{HOST}:{ports.http}")
         _wait(self._gateway, self._gateway_answers)
-        self._say(f"gateway {place.config}, http://{HOST}:{ports.http}/v1/status, {PREFIX}# at the broker")
+        self._tally = Tally(site=self._client.status().site)
+        self._say(f"gateway {place.config}, http://{HOST}:{ports.http}/v1/status, {ROOT}# at the broker")
 
     def _child(self, name: str, command: list[str]) -> Child:
         child = Child(name, command, log=self._directory / f"{name}.log")
@@ -176,7 +177,7 @@ class _Demo:
             if self._first_value_ns is None and tag is not None:
                 self._first_value_ns = now_ns
             if self._write_backs:
-                self._write_backs[-1].on_message(message, tag=tag, tally=self._tally, now_ns=now_ns)
+                self._write_backs[-1].on_message(message, tag=tag, now_ns=now_ns)
 
     def _keep_writing(self, now_ns: int) -> None:
         if self._write_backs:
@@ -189,7 +190,10 @@ class _Demo:
 
     def _is_write_due(self, now_ns: int) -> bool:
         tags = self._tally.tags
-        if self._first_value_ns is None or not (TARGET in tags and FOLLOWER in tags):
+        follower = tags.get(FOLLOWER)
+        if TARGET not in tags or follower is None or not isinstance(follower.value, (int, float)):
+            return False
+        if self._first_value_ns is None:
             return False
         after_s = WRITE_AFTER_S
         if self._ends_ns is not None:
@@ -203,14 +207,14 @@ class _Demo:
         assert self._observer is not None
         tags = self._tally.tags
         write_back = WriteBack(
+            tally=self._tally,
             value_c=next_value(tags[TARGET].value),
-            water_c=float(tags[FOLLOWER].value),
             id=f"demo-{uuid.uuid4().hex[:12]}",
             now_ns=now_ns,
             wall_ms=time.time_ns() // 1_000_000,
         )
         self._write_backs.append(write_back)
-        self._observer.publish(write_back.topic, write_back.payload)
+        self._observer.publish(write_back.topic, write_back.payload, expiry_s=TTL_S)
 
     def _note_arrivals(self) -> None:
         tally = self._tally

@@ -1,7 +1,7 @@
 """What arrived at the broker, counted by a reader that does not trust the gateway.
 
-Topics and payloads are those of `configs/demo`: `plant/plant/<device>/<tag>` carries one value, and
-`plant/plant/<device>` a whole scan with epoch `e`, number `n` and, for further parts of one scan, `p`.
+Topics and payloads are those of `configs/demo`: `plant/<site>/<device>/<tag>` carries one value, and
+`plant/<site>/<device>` a whole scan; both with epoch `e`, number `n` and, for further parts of a batch, `p`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,36 @@ import msgspec
 
 from gateway.app.demo.mqtt_client import Message
 
-PREFIX: Final = "plant/plant/"
-IDENTITIES_MAX: Final = 1_000_000  # remembered to find repetitions; above it only counting goes on
+ROOT: Final = "plant/"  # before the site in every topic
+IDENTITIES_MAX: Final = 100_000  # remembered to find repetitions; an hour of the demo
+AHEAD_MAX: Final = 10_000  # numbers kept beyond a gap before the gap is taken for final
+
+
+class Numbers:
+    """The numbers of one epoch: which are there, in bounded memory."""
+
+    def __init__(self, first: int) -> None:
+        self._upto = first  # everything from the first number to this one is there or given up
+        self._ahead: set[int] = set()
+        self._given_up = 0
+
+    def add(self, number: int) -> None:
+        """One that arrived, in any order."""
+        if number > self._upto:
+            self._ahead.add(number)
+        if len(self._ahead) > AHEAD_MAX:
+            lowest = min(self._ahead)
+            self._given_up += lowest - self._upto - 1
+            self._upto = lowest - 1
+        while self._upto + 1 in self._ahead:
+            self._upto += 1
+            self._ahead.remove(self._upto)
+
+    @property
+    def missing(self) -> int:
+        """How many are missing below the highest."""
+        open_gap = max(self._ahead) - self._upto - len(self._ahead) if self._ahead else 0
+        return self._given_up + open_gap
 
 
 class Tag(msgspec.Struct, frozen=True):
@@ -26,14 +54,15 @@ class Tag(msgspec.Struct, frozen=True):
 class Tally:
     """Counts messages; knows the last value of each tag; finds gaps and repetitions."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, site: str) -> None:
+        self.prefix: Final = f"{ROOT}{site}/"
         self.tags: Final[dict[str, Tag]] = {}
         self.messages = 0  # of values; retained copies of old ones are not counted
         self.scans = 0
         self.unreadable = 0
         self.duplicates = 0
-        self._identities: Final[set[tuple[str, int, int, int]]] = set()
-        self._numbers: Final[dict[int, set[int]]] = {}  # epoch → numbers seen
+        self._identities: Final[dict[tuple[str, int, int, int], None]] = {}  # in the order of arrival
+        self._numbers: Final[dict[int, Numbers]] = {}  # by epoch
 
     @property
     def epochs(self) -> int:
@@ -42,8 +71,8 @@ class Tally:
 
     @property
     def gaps(self) -> int:
-        """Numbers missing between the first and the last of each epoch."""
-        return sum(max(seen) - min(seen) + 1 - len(seen) for seen in self._numbers.values() if seen)
+        """Numbers missing so far, over all topics of each epoch."""
+        return sum(numbers.missing for numbers in self._numbers.values())
 
     @property
     def good(self) -> int:
@@ -52,9 +81,9 @@ class Tally:
 
     def take(self, message: Message) -> str | None:
         """Count one message; the `device/tag` it gives a live value to, None for anything else."""
-        if message.retained or not message.topic.startswith(PREFIX):
+        if message.retained or not message.topic.startswith(self.prefix):
             return None
-        parts = message.topic.removeprefix(PREFIX).split("/")
+        parts = message.topic.removeprefix(self.prefix).split("/")
         if len(parts) > 2 or parts[-1] == "":
             return None  # a command or its answer
         try:
@@ -65,21 +94,23 @@ class Tally:
             self.unreadable += 1
             return None
         self.messages += 1
+        self._take_identity(message.topic, fields)
         if len(parts) == 1:
-            self._take_scan(message.topic, fields)
+            self.scans += 1
             return None
         name = "/".join(parts)
         self.tags[name] = Tag(fields["v"], fields.get("q", "good"))
         return name
 
-    def _take_scan(self, topic: str, fields: dict[str, Any]) -> None:
-        self.scans += 1
+    def _take_identity(self, topic: str, fields: dict[str, Any]) -> None:
         epoch, number, part = fields.get("e"), fields.get("n"), fields.get("p", 0)
         if not isinstance(epoch, int) or not isinstance(number, int) or not isinstance(part, int):
             return
         identity = (topic, epoch, number, part)
         if identity in self._identities:
             self.duplicates += 1
-        elif len(self._identities) < IDENTITIES_MAX:
-            self._identities.add(identity)
-            self._numbers.setdefault(epoch, set()).add(number)
+            return
+        self._identities[identity] = None
+        if len(self._identities) > IDENTITIES_MAX:
+            del self._identities[next(iter(self._identities))]
+        self._numbers.setdefault(epoch, Numbers(number)).add(number)

@@ -12,12 +12,13 @@ from typing import Any, Final
 import msgspec
 
 from gateway.app.demo.mqtt_client import Message
-from gateway.app.demo.tally import PREFIX, Tally
+from gateway.app.demo.tally import Tally
 
 TARGET: Final = "boiler/setpoint"
 FOLLOWER: Final = "boiler/water_temp"
 LOW_C, HIGH_C = 65.0, 75.0
 TOLERANCE_C: Final = 0.05
+TTL_S: Final = 5  # as a message expiry too: proof of age where a clock is not synchronised
 ANSWER_TIMEOUT_NS: Final = 6_000_000_000  # the rule's own time to live is 5 s
 RETURN_TIMEOUT_NS: Final = 8_000_000_000  # a scan of a second, its publication, and a slow machine
 MOVED_C: Final = 0.5  # well above the sensor's noise of 0.06
@@ -37,18 +38,29 @@ class Step(enum.Enum):
 class WriteBack:
     """One set-point on its way. Feed it every message that arrives, and the time."""
 
-    def __init__(self, *, value_c: float, water_c: float, id: str, now_ns: int, wall_ms: int) -> None:  # noqa: A002
+    def __init__(
+        self,
+        *,
+        tally: Tally,
+        value_c: float,
+        id: str,  # noqa: A002 - as in the payload
+        now_ns: int,
+        wall_ms: int,
+    ) -> None:
+        """Write `value_c`; `tally` has the water's temperature and hears what follows."""
         self.step = Step.ASKED
         self.failure = ""
         self.value_c: Final = value_c
-        self.topic: Final = f"{PREFIX}{TARGET}/set"
-        self.payload: Final = msgspec.json.encode({"id": id, "v": value_c, "t": wall_ms, "ttl": 5})
+        self._tally: Final = tally
+        self._target: Final = f"{tally.prefix}{TARGET}"
+        self.topic: Final = f"{self._target}/set"
+        self.payload: Final = msgspec.json.encode({"id": id, "v": value_c, "t": wall_ms, "ttl": TTL_S})
         self.answer_ms: float | None = None
         self.return_ms: float | None = None
         self.outcome = ""
         self._id: Final = id
-        self._from_c: Final = water_c
-        self._water_c = water_c
+        self._from_c: Final = float(tally.tags[FOLLOWER].value)
+        self._water_c = self._from_c
         self._began_ns: Final = now_ns
         self._has_returned = False  # it may be published before the answer to the command
 
@@ -62,10 +74,11 @@ class WriteBack:
         """Whether nothing more will come."""
         return self.step in {Step.MOVED, Step.FAILED}
 
-    def on_message(self, message: Message, *, tag: str | None, tally: Tally, now_ns: int) -> None:
+    def on_message(self, message: Message, *, tag: str | None, now_ns: int) -> None:
         """What a message means for this set-point; `tag` is what `Tally.take` said of it."""
+        tally = self._tally
         elapsed_ms = (now_ns - self._began_ns) / 1e6
-        if message.topic == f"{PREFIX}{TARGET}/ack" and not message.retained:
+        if message.topic == f"{self._target}/ack" and not message.retained:
             self._on_answer(message.payload, elapsed_ms)
         elif tag == TARGET and self.return_ms is None and self._equals(tally.tags[tag].value):
             self.return_ms = elapsed_ms
@@ -78,9 +91,9 @@ class WriteBack:
         """Give up on what did not come."""
         waited_ns = now_ns - self._began_ns
         if self.step is Step.ASKED and waited_ns > ANSWER_TIMEOUT_NS:
-            self._fail(f"no final answer on {PREFIX}{TARGET}/ack within {ANSWER_TIMEOUT_NS / 1e9:g} s")
+            self._fail(f"no final answer on {self._target}/ack within {ANSWER_TIMEOUT_NS / 1e9:g} s")
         elif self.step is Step.ANSWERED and waited_ns > RETURN_TIMEOUT_NS:
-            self._fail(f"{self.value_c:.1f} did not come back on {PREFIX}{TARGET}")
+            self._fail(f"{self.value_c:.1f} did not come back on {self._target}")
         elif self.step is Step.RETURNED and waited_ns > MOVE_TIMEOUT_NS:
             self._fail(f"the water did not follow: {self._from_c:.1f} before, {self._water_c:.1f} °C now")
 
