@@ -11,7 +11,7 @@ from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
 from drivers.modbus.wire.client import ClientSession, Event, Lost
 from drivers.modbus.write import Step, WriteTarget
 from gateway.aio.alarm import Alarm
-from gateway.aio.endpoint import LinkState, TcpEndpoint
+from gateway.aio.endpoint import STOPPING, LinkState, TcpEndpoint
 from gateway.core import quality as q
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
@@ -52,6 +52,7 @@ class ModbusDriver:
         sink: Sink,
         clock: Clock,
         timeout_ns: int,
+        max_in_flight: int,
         gap_ns: int = 0,
     ) -> None:
         """`scans`: for each layout its scan, its period and its offset from the start, both in ns."""
@@ -65,13 +66,16 @@ class ModbusDriver:
         self._sink = sink
         self._clock = clock
         self._timeout_ns = timeout_ns
+        self.max_in_flight: Final = max_in_flight
         self._gap_ns = gap_ns
+        self._not_before_ns = 0  # the gap behind the last answer
         self._urgent: deque[Request] = deque()
         self._reads: deque[ReadJob] = deque()
         self._later: deque[tuple[int, ReadJob]] = (
             deque()
         )  # busy devices; all wait equally long, so it is sorted
         self._is_up = False
+        self._is_stopping = False
         self._alarm: Alarm | None = None
         self.points_read = 0
         self.paused_scans = 0
@@ -99,7 +103,7 @@ class ModbusDriver:
 
     def link_up(self) -> None:
         """A new connection: every device gets a fresh chance."""
-        self._is_up = True
+        self._is_up, self._is_stopping = True, False
         now_ns = self._clock.monotonic_ns()
         for device in self.devices.values():
             device.link_back()
@@ -116,7 +120,10 @@ class ModbusDriver:
                 assert isinstance(job, Request)
                 if not job.answer.done():
                     job.answer.set_result(event)
-        self._fill(self._clock.monotonic_ns())
+        now_ns = self._clock.monotonic_ns()
+        if self._gap_ns:
+            self._not_before_ns = now_ns + self._gap_ns
+        self._fill(now_ns)
 
     def link_closing(self) -> None:
         """Modbus has no farewell."""
@@ -133,8 +140,10 @@ class ModbusDriver:
         self._later.clear()
         for job in waiting:
             self._take(job, Lost(job, was_sent=False))
-        for scan, _every, _offset in self._scans.values():
-            self._tell_lost(scan, reason)
+        self._is_stopping = reason == STOPPING  # which says nothing about the devices
+        if not self._is_stopping:
+            for scan, _every, _offset in self._scans.values():
+                self._tell_lost(scan, reason)
 
     # Scans
 
@@ -152,6 +161,10 @@ class ModbusDriver:
         deadline_ns = self.schedule.deadline_ns()
         if self._later and (deadline_ns is None or self._later[0][0] < deadline_ns):
             deadline_ns = self._later[0][0]
+        if self._gap_ns and (self._reads or self._urgent):
+            deadline_ns = (
+                self._not_before_ns if deadline_ns is None else min(deadline_ns, self._not_before_ns)
+            )
         if self._alarm is not None:
             self._alarm.set(deadline_ns)
 
@@ -190,6 +203,8 @@ class ModbusDriver:
 
     def _complete(self, scan: Scan, now_ns: int, *, defer_ns: int = 0) -> None:
         scan.finish()
+        if self._is_stopping:
+            return
         batch = scan.assembly.batch(received_ns=self._clock.wall_ns(), monotonic_ns=now_ns)
         scan.settle()
         scan.is_lost_told = False
@@ -221,6 +236,9 @@ class ModbusDriver:
     def _fill(self, now_ns: int) -> None:
         """Hand out as many requests as the link takes; the pump sends them right after."""
         session = self.session
+        if now_ns < self._not_before_ns:
+            self._set_alarm()
+            return
         while self._is_up and session.capacity():
             if self._urgent:
                 request = self._urgent.popleft()
@@ -244,6 +262,25 @@ class ModbusDriver:
                 )
             else:
                 return
+
+    # What people ask
+
+    def overruns(self) -> dict[str, int]:
+        """Scans left out because the one before was still running, by device."""
+        counts: dict[str, int] = {}
+        for entry in self.schedule.entries():
+            name = entry.key.device.name
+            counts[name] = counts.get(name, 0) + entry.overruns
+        return counts
+
+    def offline_reason(self, device: str) -> str:
+        """Why a device cannot be written to now; empty while it can."""
+        if not self._is_up:
+            return self.endpoint.last_error or "its link is not open yet"
+        found = self.devices.get(device)
+        if found is not None and found.state == "demoted":
+            return found.reason
+        return ""
 
     # Commands
 

@@ -17,6 +17,7 @@ _log = logging.getLogger("gateway.link")
 
 _STABLE_NS: Final = 5_000_000_000  # a connection that lived this long starts the backoff anew
 _CLOSE_TIMEOUT_S: Final = 1.0
+STOPPING: Final = "stopping"
 
 
 class LinkState(enum.Enum):
@@ -95,7 +96,7 @@ class TcpEndpoint:
                 await asyncio.sleep(self._backoff.wait_s())
         finally:
             if self._pump is not None:
-                await self._pump.close("stopping", timeout_s=_CLOSE_TIMEOUT_S)
+                await self._pump.close(STOPPING, timeout_s=_CLOSE_TIMEOUT_S)
             self._pump = None
             self.state = LinkState.DOWN
 

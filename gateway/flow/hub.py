@@ -125,18 +125,27 @@ class Hub:
         self._feeds: dict[Layout, tuple[_Feed, ...]] = {}
         self._heap: list[tuple[int, int, _Feed]] = []
         self._pushes = 0
+        self._receipts: dict[Priority, Receipt] = {}  # the newest of each lane
         self.image = image
         self.counters: Final = Counters()
 
     def connect(self, streams: Iterable[tuple[Stream, Sequence[Outbox]]], image: Image) -> None:
-        """Set what goes where; replaces what was set before. The sequence goes on."""
+        """Set what goes where. The sequence goes on, and a report whose policy stays remembers."""
+        known = {(feed.name, feed.lane, layout): feed for layout, old in self._feeds.items() for feed in old}
         feeds: dict[Layout, list[_Feed]] = {}
         for stream, outboxes in streams:
             for layout, columns in stream.columns.items():
                 reporter = Reporter(layout, policy=stream.policy, columns=columns)
+                before = known.get((stream.name, stream.lane, layout))
+                if before is not None and before.reporter.is_like(reporter):
+                    reporter = before.reporter
                 feeds.setdefault(layout, []).append(_Feed(stream, reporter, outboxes))
         self._feeds = {layout: tuple(found) for layout, found in feeds.items()}
         self._heap = []
+        for found in self._feeds.values():
+            for feed in found:
+                if feed.reporter.deadline_ns != _NEVER_NS:
+                    self._schedule(feed)
         image.adopt(self.image)
         self.image = image
 
@@ -169,6 +178,10 @@ class Hub:
         """Whether the journal pushes back."""
         return self._journal.is_blocked()
 
+    def on_commit(self, lane: Priority, callback: Callable[[], None]) -> None:
+        """Call back once everything put so far is on disk."""
+        self._receipts.get(lane, _NOTHING).on_commit(callback)
+
     # Timers
 
     def on_deadline(self, now_ns: int) -> None:
@@ -199,6 +212,7 @@ class Hub:
         batch.epoch = self._epoch
         batch.seq = self._seq
         receipt = self._journal.append(batch, lane=feed.lane, stream=feed.name)
+        self._receipts[feed.lane] = receipt
         self.counters.records += 1
         self.counters.values_reported += len(batch.values)
         for outbox in feed.outboxes:

@@ -50,8 +50,22 @@ class StoredRecord(Protocol):
 class Reader(Protocol):
     """Reads committed records of one lane, in order. Called on a worker thread."""
 
+    @property
+    def position(self) -> Position:
+        """Everything up to here was read."""
+        ...
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last `read` came to the end of what is committed."""
+        ...
+
     def read(self, max_bytes: int) -> Sequence[StoredRecord]:
-        """The next records; empty at the end of what is committed."""
+        """The next records; may be empty before the end too."""
+        ...
+
+    def close(self) -> None:
+        """Give files back."""
         ...
 
 
@@ -125,6 +139,7 @@ class Outbox:
         cursor: Cursor,
         open_reader: Callable[[Position], Reader],
         committed: Callable[[], Position],
+        on_commit: Callable[[Callable[[], None]], None],
         background: Background,
         holes: Sequence[tuple[Position, Position]],
         end: Position,
@@ -132,10 +147,14 @@ class Outbox:
         wake: Callable[[], None],
         fail: Callable[[BaseException], None],
     ) -> None:
-        """`holes`: what the cursor misses up to `end`, the last position of the journal at start."""
+        """`holes`: what the cursor misses up to `end`, the last position of the journal at start.
+
+        `on_commit(callback)` calls back once all that was offered so far is on disk.
+        """
         self._cursor = cursor
         self._open_reader = open_reader
         self._committed = committed
+        self._on_commit = on_commit
         self._background = background
         self._replay = replay
         self._wake = wake
@@ -150,6 +169,7 @@ class Outbox:
         self._credit = 0.0
         self.is_online = False
         self.in_flight = 0
+        self.offered = 0
         self.sent = 0
         self.replayed = 0
 
@@ -160,6 +180,7 @@ class Outbox:
         after = self._last
         position = (batch.epoch, batch.seq)
         self._last = position
+        self.offered += 1
         if not self.is_online:
             self._add_hole(after, position)
             return
@@ -169,11 +190,9 @@ class Outbox:
             self._spill_oldest()
         self._wake()
 
-    def committed(self) -> None:
-        """More of the lane is on disk: what waited for that can be read."""
-        if self._awaits_commit:
-            self._awaits_commit = False
-            self._wake()
+    def set_replay(self, replay: Replay) -> None:
+        """Send a backlog this way from now on."""
+        self._replay = replay
 
     # From the uplink
 
@@ -215,6 +234,12 @@ class Outbox:
     def is_behind(self) -> bool:
         """Whether something is still to be read from the journal."""
         return bool(self._holes)
+
+    @property
+    def backlog(self) -> int:
+        """Records not acknowledged, at most: numbers of other streams in between are counted too."""
+        stored = sum(hole.upto[1] - hole.after[1] for hole in self._holes if hole.upto[0] == hole.after[0])
+        return self.in_flight + len(self._tail) + stored
 
     @property
     def window(self) -> int:
@@ -272,6 +297,10 @@ class Outbox:
             is_historical=True,
         )
 
+    def _committed_more(self) -> None:
+        self._awaits_commit = False
+        self._wake()
+
     def _leave_first_hole(self) -> None:
         """What was read ahead of it is read again when its turn comes back."""
         self._chunk.clear()
@@ -282,11 +311,13 @@ class Outbox:
         """All of it was handed out; what the journal no longer has of it counts as passed."""
         if hole.after < hole.upto:
             self._cursor.acknowledge(hole.after, hole.upto)
+        if hole.reader is not None:
+            hole.reader.close()
         self._holes.popleft()
         self._chunk.clear()
 
     def _read(self, hole: _Hole) -> None:
-        if self._is_reading:
+        if self._is_reading or self._awaits_commit:
             return
         self._is_reading = True
         reader = hole.reader or self._open_reader(hole.after)
@@ -299,13 +330,15 @@ class Outbox:
                 self._wake()  # another one came first meanwhile
                 return
             self._chunk.extend(records)
-            if records:
-                self._wake()
-            elif committed >= hole.upto:
+            if not records and (
+                reader.position >= hole.upto or (reader.is_at_end and committed >= hole.upto)
+            ):
                 self._close(hole)
-                self._wake()
-            else:
+            elif not records and reader.is_at_end:
                 self._awaits_commit = True
+                self._on_commit(self._committed_more)
+                return
+            self._wake()
 
         def failed(error: BaseException) -> None:
             self._is_reading = False

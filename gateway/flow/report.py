@@ -75,6 +75,10 @@ class Reporter:
         self._held: list[int] = []  # changed, but too early by `min_ns`
         self.deadline_ns = _NEVER_NS
 
+    def is_like(self, other: Reporter) -> bool:
+        """Whether it reports the same points under the same policy."""
+        return (self._layout, self._policy, self._columns) == (other._layout, other._policy, other._columns)
+
     def offer(self, batch: Batch, now_ns: int) -> Batch | None:
         """What of `batch` goes out now, as a batch of its own; None for nothing."""
         if batch.kind is Kind.EVENT:

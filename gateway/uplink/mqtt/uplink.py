@@ -54,6 +54,14 @@ class Route(msgspec.Struct, frozen=True):
     live_first: bool
 
 
+Routes: TypeAlias = Callable[[str, Layout], Sequence[Route]]
+"""(stream, layout) → the rules that apply."""
+
+
+def _no_routes(_stream: str, _layout: Layout) -> Sequence[Route]:
+    return ()
+
+
 class Counters(msgspec.Struct):
     """What passed since start."""
 
@@ -75,27 +83,26 @@ class MqttUplink:
         endpoint: TcpEndpoint,
         session: ClientSession,
         is_v5: bool,
-        routes: Callable[[str, Layout], Sequence[Route]],
         clock: Clock,
         subscriptions: Sequence[Subscription],
         on_command: Callable[[MqttUplink, Message], None],
         status_topic: bytes,
         status: Callable[[], Mapping[str, Any]],
     ) -> None:
-        """`routes(stream, layout)`: the rules that apply. `status()`: what the status topic says besides."""
+        """`status()`: what the status topic says besides."""
         self.name: Final = name
         self.endpoint: Final = endpoint
         self.session: Final = session
         self.counters: Final = Counters()
         self.rule_counts: Final[dict[int, int]] = {}  # messages acknowledged or set aside, by rule
         self.refusal = ""  # why the broker does not let us in
-        self._routes = routes
+        self._routes: Routes = _no_routes
         self._clock = clock
         self._subscriptions = tuple(subscriptions)
         self._on_command = on_command
         self._status_topic = status_topic
         self._status = status
-        self._outboxes: tuple[Outbox, ...] = ()
+        self._lanes: tuple[deque[Outbox], ...] = ()
         self._pending: deque[tuple[Entry, Route, bytes, bytes]] = deque()  # of the record being sent
         self._replies: deque[tuple[bytes, bytes, int]] = deque(maxlen=REPLIES_MAX)
         self._is_send_due = False
@@ -107,12 +114,18 @@ class MqttUplink:
 
     # Life
 
-    def connect_outboxes(self, outboxes: Sequence[Outbox]) -> None:
-        """What to send, the most urgent first."""
-        self._outboxes = tuple(outboxes)
+    def connect_outboxes(self, lanes: Sequence[Sequence[Outbox]], routes: Routes) -> None:
+        """What to send, the most urgent lane first, and what becomes of it."""
+        self._routes = routes
+        self._lanes = tuple(deque(lane) for lane in lanes)
+        outboxes = [outbox for lane in lanes for outbox in lane]
         if self._is_connected:
             for outbox in outboxes:
                 outbox.online()
+
+    def outboxes(self) -> list[Outbox]:
+        """All of them."""
+        return [outbox for lane in self._lanes for outbox in lane]
 
     async def run(self) -> None:
         """Keep the link open until cancelled; what the broker acknowledged by then is known."""
@@ -158,7 +171,7 @@ class MqttUplink:
         self.session.connect(self._clock.monotonic_ns())
 
     def link_closing(self) -> None:
-        """Say that we leave: the retained status and DISCONNECT, or the will where there is no room for it."""
+        """Say that we leave: retained status and DISCONNECT, or the will where there is no room for it."""
         if self.session.state is not State.CONNECTED:
             return
         if self._publish_status("offline", reason="stopped"):
@@ -169,7 +182,7 @@ class MqttUplink:
     def link_down(self, reason: str) -> None:  # noqa: ARG002 - the endpoint logs it
         """The journal takes over."""
         self._is_connected = False
-        for outbox in self._outboxes:
+        for outbox in self.outboxes():
             outbox.offline()
 
     def link_events(self, events: list[Event]) -> None:
@@ -224,7 +237,7 @@ class MqttUplink:
         if self._subscriptions:
             self.session.subscribe(self._subscriptions, self._clock.monotonic_ns())
         self._publish_status("online")
-        for outbox in self._outboxes:
+        for outbox in self.outboxes():
             outbox.online()
         if self._alarm is not None:
             self._alarm.set(self._clock.monotonic_ns() + STATUS_EVERY_NS)
@@ -295,11 +308,8 @@ class MqttUplink:
 
     def _take_record(self) -> bool:
         """The next record's messages to `_pending`; False when there is nothing to send."""
-        for outbox in self._outboxes:
-            entry = outbox.take()
-            if entry is not None:
-                break
-        else:
+        entry = self._next_entry()
+        if entry is None:
             return False
         for route in self._routes(entry.stream, entry.batch.layout):
             for topic, payload in route.messages(entry.batch, historical=entry.is_historical):
@@ -308,6 +318,16 @@ class MqttUplink:
         if not entry.waiting:  # no rule wants it any more
             entry.acknowledge()
         return True
+
+    def _next_entry(self) -> Entry | None:
+        """From the most urgent lane that has something; outboxes of one lane take turns."""
+        for lane in self._lanes:
+            for _ in range(len(lane)):
+                entry = lane[0].take()
+                lane.rotate(-1)
+                if entry is not None:
+                    return entry
+        return None
 
     def _quarantine(self, token: object, reason: str) -> None:
         """Refused for good: set aside and counted, so that it does not block what comes after."""

@@ -1,0 +1,285 @@
+"""From the configuration of one link and its devices to a driver that runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from drivers.modbus import codec, field, planner
+from drivers.modbus.config import ModbusDevice, ModbusLink, ModbusTag
+from drivers.modbus.device import Demotion, Device, Scan
+from drivers.modbus.driver import ModbusDriver
+from drivers.modbus.planner import Block, Plan
+from drivers.modbus.scan import Decode
+from drivers.modbus.wire.client import ClientSession
+from drivers.modbus.wire.pdu import Table
+from drivers.modbus.write import BitWrite, WriteFunction, WriteTarget
+from gateway.aio.endpoint import Backoff, TcpEndpoint
+from gateway.config.site import DeviceSpec, LinkSpec, ScanClass, TagSpec
+from gateway.core.clock import Clock
+from gateway.core.errors import Problem
+from gateway.core.point import Layout, Value
+from gateway.core.ports import Sink
+from gateway.flow.schedule import staggered
+
+
+class ScanParts(msgspec.Struct, frozen=True):
+    """One scan class of one device, compiled: what to read, how often, and what it is called."""
+
+    device: DeviceSpec
+    scan: ScanClass
+    layout: Layout
+    plan: Plan
+    fields: tuple[field.Field, ...]  # by column
+
+
+class LinkParts(msgspec.Struct, frozen=True):
+    """Everything of one link that needs no I/O: the layouts, the requests, what they cost, what is wrong."""
+
+    link: LinkSpec
+    scans: tuple[ScanParts, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """One for each device and scan class."""
+        return tuple(parts.layout for parts in self.scans)
+
+    def costs(self) -> list[tuple[str, int, int, planner.Cost]]:
+        """For each scan class: name, period in ns, devices, and what one scan of all of them costs."""
+        classes: dict[str, list[ScanParts]] = {}
+        for parts in self.scans:
+            classes.setdefault(parts.scan.name, []).append(parts)
+        return [
+            (
+                name,
+                members[0].scan.every_ns,
+                len(members),
+                _sum(planner.cost(one.plan.blocks) for one in members),
+            )
+            for name, members in classes.items()
+        ]
+
+
+def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[str, ScanClass]) -> LinkParts:
+    """Plan every scan of every device. Faults that only the plan shows are in `problems`."""
+    compiled: list[ScanParts] = []
+    problems: list[Problem] = []
+    for device in devices:
+        classes: dict[str, list[TagSpec]] = {}
+        for tag in device.tags.values():
+            classes.setdefault(tag.model.scan, []).append(tag)
+        for name, tags in classes.items():
+            tags.sort(key=_place)
+            try:
+                compiled.append(_compile_scan(link, device, scans[name], tags))
+            except ValueError as error:
+                problems.append(Problem(device.path, str(error), "values that can be read as asked for"))
+    return LinkParts(link, tuple(compiled), tuple(problems))
+
+
+def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
+    """The driver of a link; nothing is opened before `run`."""
+    link = _link(parts.link)
+    devices = _Devices(link)
+    decoders = _Decoders()
+    by_class: dict[str, list[ScanParts]] = {}
+    for part in parts.scans:
+        by_class.setdefault(part.scan.name, []).append(part)
+    scans: dict[Layout, tuple[Scan, int, int]] = {}
+    writes: dict[tuple[str, str], WriteTarget] = {}
+    for members in by_class.values():
+        for index, part in enumerate(members):
+            scan = Scan(
+                device=devices.get(part.device),
+                layout=part.layout,
+                plan=part.plan,
+                compile_decode=decoders.of(part.fields),
+            )
+            first_ns = staggered(
+                now_ns=0,
+                every_ns=part.scan.every_ns,
+                index=index,
+                count=len(members),
+                over_whole_period=part.scan.spread,
+            )
+            scans[part.layout] = (scan, part.scan.every_ns, first_ns)
+    for part in parts.scans:
+        writes.update(_writes(part))
+    reconnect = link.reconnect
+    return ModbusDriver(
+        name=parts.link.name,
+        endpoint=TcpEndpoint(
+            parts.link.name,
+            link.host.host,
+            link.host.port,
+            clock=clock,
+            connect_timeout_s=max(1.0, link.timeout_ns / 1e9),
+            backoff=Backoff(first_s=reconnect.min_ns / 1e9, limit_s=reconnect.max_ns / 1e9),
+        ),
+        session=ClientSession(max_in_flight=link.max_in_flight),
+        max_in_flight=link.max_in_flight,
+        scans=scans,
+        writes=writes,
+        sink=sink,
+        clock=clock,
+        timeout_ns=link.timeout_ns,
+        gap_ns=link.gap_ns,
+    )
+
+
+def _link(spec: LinkSpec) -> ModbusLink:
+    assert isinstance(spec.model, ModbusLink)
+    return spec.model
+
+
+def _device(spec: DeviceSpec) -> ModbusDevice:
+    assert isinstance(spec.model, ModbusDevice)
+    return spec.model
+
+
+def _tag(spec: TagSpec) -> ModbusTag:
+    assert isinstance(spec.model, ModbusTag)
+    return spec.model
+
+
+def _place(spec: TagSpec) -> tuple[int, int, int]:
+    """The order of columns: as the planner reads them, so that most scans need no sorting."""
+    tag = _tag(spec)
+    return (tag.at.table, tag.at.offset, tag.bit or 0)
+
+
+# --- reading -----------------------------------------------------------------------------------------------
+
+
+def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Sequence[TagSpec]) -> ScanParts:
+    model, wire = _device(device), _link(link)
+    fields = tuple(_field(_tag(tag)) for tag in tags)
+    options = planner.Options(
+        max_hole=wire.max_hole if model.max_hole is None else model.max_hole,
+        max_registers=wire.max_registers if model.max_registers is None else model.max_registers,
+        max_bits=wire.max_bits if model.max_bits is None else model.max_bits,
+        forbidden=tuple(
+            planner.Span(span.table, span.first, span.last - span.first + 1) for span in model.forbid
+        ),
+    )
+    wanted = [
+        planner.Wanted(
+            column=column, table=_tag(tag).at.table, start=one.start, count=one.count, group=_tag(tag).atomic
+        )
+        for column, (tag, one) in enumerate(zip(tags, fields, strict=True))
+    ]
+    plan = planner.make_plan(wanted, options)
+    layout = Layout(
+        device=device.name,
+        scan=scan.name,
+        points=[tag.point for tag in tags],
+        attributes=device.attributes,
+    )
+    return ScanParts(device, scan, layout, plan, fields)
+
+
+def _sum(costs: Iterable[planner.Cost]) -> planner.Cost:
+    return planner.Cost(*(sum(column) for column in zip(*costs, strict=True)))
+
+
+def _field(tag: ModbusTag) -> field.Field:
+    return field.Field(
+        type=field.DataType(tag.type_name),
+        start=tag.at.offset,
+        length=tag.count if tag.type_name == "string" else 1,
+        bit=tag.bit,
+        order=field.ORDERS[tag.order],
+        scale=tag.scale,
+        invalid=tuple(tag.invalid),
+        low=None if tag.range is None else tag.range[0],
+        high=None if tag.range is None else tag.range[1],
+    )
+
+
+class _Decoders:
+    """Equal blocks of equal devices share one compiled function."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], Decode] = {}
+
+    def of(self, fields: tuple[field.Field, ...]) -> Callable[[Block], Decode]:
+        """What compiles the blocks of one scan."""
+
+        def compile_decode(block: Block) -> Decode:
+            own = tuple(fields[column] for column in block.columns)
+            key = (own, block.table, block.start, block.count)
+            decode = self._known.get(key)
+            if decode is None:
+                decode = codec.compile_block(own, table=block.table, start=block.start, count=block.count)
+                self._known[key] = decode
+            return decode
+
+        return compile_decode
+
+
+class _Devices:
+    """One `Device` for all scan classes of a device."""
+
+    def __init__(self, link: ModbusLink) -> None:
+        self._link = link
+        self._known: dict[str, Device] = {}
+
+    def get(self, spec: DeviceSpec) -> Device:
+        """The device of this name."""
+        device = self._known.get(spec.name)
+        if device is None:
+            model = _device(spec)
+            demotion = Demotion(after=model.demote.after, retry_ns=model.demote.retry_ns)
+            device = Device(
+                name=spec.name, unit=model.unit, timeout_ns=self._link.timeout_ns, demotion=demotion
+            )
+            self._known[spec.name] = device
+        return device
+
+
+# --- writing -----------------------------------------------------------------------------------------------
+
+_FUNCTIONS: Final = {function.value: function for function in WriteFunction}
+_BIT_WRITES: Final = {how.value: how for how in BitWrite}
+
+
+def _writes(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
+    model = _device(part.device)
+    for point, one in zip(part.layout.points, part.fields, strict=True):
+        tag = _tag(part.device.tags[point.tag])
+        if tag.write is None:
+            continue
+        table = tag.at.table
+        yield (
+            (point.device, point.tag),
+            WriteTarget(
+                unit=model.unit,
+                table=table,
+                start=one.start,
+                count=one.count,
+                encode=_encoder(one, low=tag.write.min, high=tag.write.max),
+                decode=_single_decoder(one, table),
+                function=_FUNCTIONS[tag.write.function or model.write_function],
+                bit=one.bit,
+                bit_write=_BIT_WRITES[model.bit_write],
+                verify_within_ns=tag.write.within_ns if tag.write.verify == "readback" else 0,
+            ),
+        )
+
+
+def _encoder(one: field.Field, *, low: float | None, high: float | None) -> Callable[[Value], bytes]:
+    def encode(value: Value) -> bytes:
+        if one.bit is None:
+            return codec.encode(one, value, low=low, high=high)
+        _and_mask, or_mask = codec.masks(one, value)
+        return b"\x01" if or_mask else b"\x00"
+
+    return encode
+
+
+def _single_decoder(one: field.Field, table: Table) -> Callable[[bytes], Value]:
+    decode = codec.compile_block([one], table=table, start=one.start, count=one.count)
+    return lambda data: decode(data)[0][0]

@@ -1,0 +1,165 @@
+"""The command `gateway`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from gateway.core.errors import ConfigError, GatewayError
+
+EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit file tells systemd not to restart on it
+_DIRECTORY: Final = click.argument("config", type=click.Path(path_type=Path), metavar="DIR")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edge-gateway", prog_name="gateway")
+def cli() -> None:
+    """Edge gateway: field devices to MQTT and back, losing nothing, never lying about a value."""
+
+
+@cli.command()
+@_DIRECTORY
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where values, cursors and the audit file are kept. Default: $STATE_DIRECTORY, else ./state.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="Least level of log lines.",
+)
+def run(config: Path, state: Path | None, log_level: str) -> None:
+    """Run the gateway of the configuration in DIR until it is told to stop."""
+    from gateway.aio.clock import SystemClock
+    from gateway.aio.loop import run as run_loop
+    from gateway.app.kinds import kinds
+    from gateway.app.logs import set_up_logs
+    from gateway.app.runtime import Gateway
+    from gateway.config.load import load
+
+    set_up_logs(level=log_level.upper())
+
+    async def main() -> int:
+        site = load(config, kinds())
+        return await Gateway(config, state=state or state_directory(), clock=SystemClock()).run(site)
+
+    raise SystemExit(run_loop(main()))
+
+
+@cli.command()
+@_DIRECTORY
+def check(config: Path) -> None:
+    """Print every fault of the configuration in DIR, with file, line and column; exit 78 if there is one."""
+    from gateway.app.kinds import kinds
+    from gateway.app.runtime import compile_site
+    from gateway.config.load import ConfigErrors
+    from gateway.config.load import check as check_config
+
+    report = check_config(config, kinds())
+    errors = list(report.errors)
+    if report.site is not None:
+        try:
+            compile_site(report.site)
+        except ConfigErrors as found:
+            errors += found.errors
+    for line in report.warnings:
+        click.echo(f"{line} (warning)")
+    for line in errors:
+        click.echo(line)
+    if errors:
+        click.echo(f"{len(errors)} {'fault' if len(errors) == 1 else 'faults'}", err=True)
+        raise SystemExit(EXIT_CONFIG)
+    site = report.site
+    assert site is not None
+    tags = sum(len(device.tags) for device in site.devices.values())
+    click.echo(
+        f"{config}: no faults: {len(site.links)} links, {len(site.devices)} devices, {tags} tags, "
+        f"{len(site.publish)} publish rules, {len(site.commands)} command rules (version {site.version})"
+    )
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), default=Path("configs/gateway.schema.json"))
+@click.option("--check", "is_check", is_flag=True, help="Write nothing; exit 1 if the file is stale.")
+def schema(file: Path, is_check: bool) -> None:  # noqa: FBT001 - click hands flags over as they are
+    """Write the JSON Schema of the configuration, for editors."""
+    from gateway.app.kinds import kinds
+    from gateway.config.schema import schema_text
+
+    text = schema_text(kinds())
+    if not is_check:
+        file.write_text(text, encoding="utf-8")
+        click.echo(f"wrote {file}")
+    elif not file.exists() or file.read_text(encoding="utf-8") != text:
+        click.echo(f"{file} is stale: run `gateway schema {file}`", err=True)
+        raise SystemExit(1)
+
+
+@cli.command()
+@_DIRECTORY
+@click.option("--answer-time", default="10ms", show_default=True, help="What one request takes on your wire.")
+def plan(config: Path, answer_time: str) -> None:
+    """Say what the configuration in DIR will cost: requests, registers and utilisation of each link."""
+    from gateway.app.kinds import kinds
+    from gateway.app.plan import print_plan
+    from gateway.app.runtime import compile_site
+    from gateway.config.load import load
+
+    print_plan(compile_site(load(config, kinds())), answer_ns=_duration_ns(answer_time))
+
+
+@cli.command()
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway answers.")
+def watch(url: str) -> None:
+    """Attach the live table to a running gateway."""
+    from gateway.app.watch import watch as watch_gateway
+
+    raise SystemExit(watch_gateway(url))
+
+
+@cli.command()
+@click.option("--for", "duration", metavar="DURATION", help="End by itself, for example after 20s.")
+def demo(duration: str | None) -> None:
+    """A simulated plant, a broker and the gateway between them, with a live table."""
+    from gateway.app.demo.run import demo as run_demo
+
+    raise SystemExit(run_demo(None if duration is None else _duration_ns(duration) / 1e9))
+
+
+def _duration_ns(text: str) -> int:
+    from pydantic_core import PydanticCustomError
+
+    from gateway.config.values import duration_ns
+
+    try:
+        return duration_ns(text)
+    except PydanticCustomError as error:
+        raise click.BadParameter(error.message()) from None
+
+
+def state_directory() -> Path:
+    """$STATE_DIRECTORY as systemd sets it (the first of several), else ./state."""
+    return Path(os.environ.get("STATE_DIRECTORY", "state").split(":")[0])
+
+
+def main() -> None:
+    """Entry point: what goes wrong is said in words, not as a traceback."""
+    try:
+        cli()
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(EXIT_CONFIG)
+    except GatewayError as error:
+        click.echo(f"gateway: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""The lazy table of drivers and uplinks: a Modbus-only site never imports the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+from gateway.config.kinds import DriverModels, Kinds
+
+DRIVERS: Final[Mapping[str, str]] = {"modbus": "drivers.modbus"}
+
+
+def kinds() -> Kinds:
+    """The models of what users write, for every kind there is. Imports models only, no protocol."""
+    from drivers.modbus.config import ModbusDevice, ModbusLink, ModbusTag
+    from gateway.uplink.mqtt.config import MqttUplink
+
+    return Kinds(
+        drivers={"modbus": DriverModels(link=ModbusLink, device=ModbusDevice, tag=ModbusTag)},
+        uplinks={"mqtt": MqttUplink},
+    )
+
+
+def driver_parts(kind: str) -> ModuleType:
+    """The module with `compile_link` and `make_driver` of a driver."""
+    return import_module(f"{DRIVERS[kind]}.assemble")

@@ -1,0 +1,154 @@
+"""`gateway plan`: what a configuration will cost on each wire, before it is deployed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from gateway.app.runtime import Compiled
+
+WARN_ABOVE: Final = 0.70  # of what a wire can carry: above it late scans are a matter of time
+ANSWER_NS_DEFAULT: Final = 10_000_000  # what a device on a local network takes for one request, cautiously
+
+
+class ClassCost(msgspec.Struct, frozen=True):
+    """One scan class on one link. `every_ns` 0 is continuous: it takes what the wire has left."""
+
+    name: str
+    every_ns: int
+    devices: int
+    requests: int  # for one scan of all devices
+    registers: int
+    bits: int
+    bytes: int  # both ways, Modbus TCP frames without TCP/IP
+
+    @property
+    def requests_per_s(self) -> float:
+        """0 for a continuous class."""
+        return self.requests * 1e9 / self.every_ns if self.every_ns else 0.0
+
+    @property
+    def bytes_per_s(self) -> float:
+        """0 for a continuous class."""
+        return self.bytes * 1e9 / self.every_ns if self.every_ns else 0.0
+
+
+class LinkCost(msgspec.Struct, frozen=True):
+    """One wire."""
+
+    name: str
+    peer: str
+    in_flight: int
+    answer_ns: int
+    classes: tuple[ClassCost, ...]
+
+    @property
+    def requests_per_s(self) -> float:
+        """Of all classes with a period."""
+        return sum(one.requests_per_s for one in self.classes)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether some class takes all that is left."""
+        return any(not one.every_ns for one in self.classes)
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the time that the wire is busy: requests a second times the time for one."""
+        if self.is_continuous:
+            return 1.0
+        return self.requests_per_s * self.answer_ns / 1e9 / self.in_flight
+
+
+def link_costs(compiled: Compiled, *, answer_ns: int = ANSWER_NS_DEFAULT) -> list[LinkCost]:
+    """What each link of a configuration costs."""
+    return [_link_cost(parts, answer_ns) for parts in compiled.links.values()]
+
+
+def _link_cost(parts: Any, answer_ns: int) -> LinkCost:
+    return LinkCost(
+        name=parts.link.name,
+        peer=str(parts.link.model.host),
+        in_flight=parts.link.model.max_in_flight,
+        answer_ns=answer_ns,
+        classes=tuple(
+            ClassCost(
+                name=name,
+                every_ns=every_ns,
+                devices=devices,
+                requests=cost.requests,
+                registers=cost.registers,
+                bits=cost.bits,
+                bytes=cost.request_bytes + cost.answer_bytes,
+            )
+            for name, every_ns, devices, cost in parts.costs()
+        ),
+    )
+
+
+def print_plan(
+    compiled: Compiled, *, answer_ns: int = ANSWER_NS_DEFAULT, console: Console | None = None
+) -> None:
+    """A table for people; a warning for each wire above 70 %."""
+    console = console or Console()
+    costs = link_costs(compiled, answer_ns=answer_ns)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("link", "scan", "every"):
+        table.add_column(title, no_wrap=True)
+    for title in ("devices", "req/scan", "registers/req", "req/s", "kB/s", "busy"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for link in costs:
+        for index, one in enumerate(link.classes):
+            table.add_row(
+                link.name if not index else "",
+                one.name,
+                duration(one.every_ns),
+                str(one.devices),
+                str(one.requests),
+                _per_request(one),
+                f"{one.requests_per_s:.1f}" if one.every_ns else "all it can",
+                f"{one.bytes_per_s / 1000:.1f}" if one.every_ns else "",
+                _busy(link) if not index else "",
+            )
+    console.print(table)
+    console.print(
+        f"busy: at {answer_ns / 1e6:g} ms for one request, requests in flight as configured; "
+        "measure yours and pass --answer-time",
+        style="dim",
+        highlight=False,
+    )
+    for link in costs:
+        if link.utilisation > WARN_ABOVE and not link.is_continuous:
+            click.echo(
+                f"warning: {link.name} ({link.peer}) is {link.utilisation:.0%} busy, above {WARN_ABOVE:.0%}: "
+                "scans will be late; scan less often, read larger blocks (max_hole), or allow more in flight"
+            )
+
+
+def _per_request(one: ClassCost) -> str:
+    if not one.requests:
+        return "0"
+    parts = []
+    if one.registers:
+        parts.append(f"{one.registers / one.requests:.1f}")
+    if one.bits:
+        parts.append(f"{one.bits / one.requests:.1f} bits")
+    return " + ".join(parts)
+
+
+def _busy(link: LinkCost) -> str:
+    return "100%" if link.is_continuous else f"{link.utilisation:.1%}"
+
+
+def duration(duration_ns: int) -> str:
+    """As a user writes it."""
+    if not duration_ns:
+        return "continuous"
+    for unit, size in (("h", 3600 * 10**9), ("m", 60 * 10**9), ("s", 10**9), ("ms", 10**6)):
+        if duration_ns % size == 0:
+            return f"{duration_ns // size}{unit}"
+    return f"{duration_ns / 1e6:g}ms"

@@ -1,0 +1,200 @@
+"""Publish rules at work: each rule is a stream of the journal, with a cursor and an outbox in each lane."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from gateway.aio.threads import Worker
+from gateway.config.models import Publish
+from gateway.config.site import PublishRule, Site
+from gateway.core.point import Layout, Priority
+from gateway.flow.hub import Hub, Stream
+from gateway.flow.outbox import Outbox, Position, Replay
+from gateway.flow.report import ReportOn, ReportPolicy
+from gateway.journal.cursor import Cursor, Full
+from gateway.journal.journal import Journal
+from gateway.translate.match import Match, select
+from gateway.translate.payload import Format, TimeUnit
+from gateway.translate.plan import compile_rule
+from gateway.translate.rule import RuleSpec
+from gateway.uplink.mqtt.uplink import Route
+
+LANES: Final = (Priority.ALARM, Priority.NORMAL)  # the most urgent first
+LANE_SHARE: Final = {Priority.ALARM: 0.125, Priority.NORMAL: 0.875}  # of `journal: max`
+
+
+def stream_name(rule: PublishRule) -> str:
+    """What a rule is called in the journal: it stays the same as long as these three do."""
+    return f"{rule.uplink} {rule.model.topic} {','.join(rule.model.match)}"
+
+
+def rule_spec(model: Publish) -> RuleSpec:
+    """The rule in translate's words."""
+    return RuleSpec(
+        match=tuple(model.match),
+        topic=model.topic,
+        format=Format(model.format),
+        fields=tuple(model.fields.items()),
+        time=TimeUnit(model.time),
+    )
+
+
+class RuleCompiler:
+    """Plans of one configuration, made when a layout is first seen: also layouts only the journal knows."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._rules = {stream_name(rule): rule for rule in site.publish}
+        self._routes: dict[tuple[str, Layout], tuple[Route, ...]] = {}
+
+    def routes(self, stream: str, layout: Layout) -> tuple[Route, ...]:
+        """What becomes of a record of this stream; empty where no rule wants it any more."""
+        key = (stream, layout)
+        found = self._routes.get(key)
+        if found is None:
+            found = self._compile(stream, layout)
+            self._routes[key] = found
+        return found
+
+    def _compile(self, stream: str, layout: Layout) -> tuple[Route, ...]:
+        rule = self._rules.get(stream)
+        if rule is None:
+            return ()
+        plan = compile_rule(rule_spec(rule.model), layout, gateway=self._site.name, site=self._site.site)
+        if plan is None:
+            return ()
+        model = rule.model
+        return (
+            Route(
+                rule=rule.index,
+                messages=plan.messages,
+                qos=rule.qos,
+                retain=model.retain,
+                live_first=model.buffer.replay.live_first,
+            ),
+        )
+
+
+class Delivery(msgspec.Struct):
+    """One rule in one lane."""
+
+    rule: PublishRule
+    lane: Priority
+    stream: Stream
+    cursor: Cursor
+    outbox: Outbox
+
+
+class Deliveries:
+    """All rules of a running gateway. At a reload what stays the same keeps its outbox and its place."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        hub: Hub,
+        reading: Worker,
+        wake: Callable[[str], None],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        """`wake(uplink)` says that there is something to send."""
+        self._journal = journal
+        self._hub = hub
+        self._reading = reading
+        self._wake = wake
+        self._fail = fail
+        self._known: dict[tuple[str, Priority], Delivery] = {}
+
+    def set_rules(self, site: Site, layouts: Iterable[Layout]) -> None:
+        """Use the rules of `site` from now on."""
+        all_layouts = tuple(layouts)
+        known: dict[tuple[str, Priority], Delivery] = {}
+        for rule in site.publish:
+            columns = _columns(rule, all_layouts)
+            for lane in LANES:
+                delivery = self._delivery(site, rule, lane, columns[lane])
+                known[stream_name(rule), lane] = delivery
+        self._known = known
+
+    def streams(self) -> list[tuple[Stream, Sequence[Outbox]]]:
+        """For the hub."""
+        return [(one.stream, (one.outbox,)) for one in self._known.values()]
+
+    def lanes_of(self, uplink: str) -> list[list[Outbox]]:
+        """For an uplink: its outboxes, the most urgent lane first."""
+        return [
+            [one.outbox for one in self._known.values() if one.rule.uplink == uplink and one.lane is lane]
+            for lane in LANES
+        ]
+
+    def of(self, uplink: str) -> list[Delivery]:
+        """Everything of one uplink, for the status."""
+        return [one for one in self._known.values() if one.rule.uplink == uplink]
+
+    def _delivery(
+        self, site: Site, rule: PublishRule, lane: Priority, columns: Mapping[Layout, tuple[int, ...]]
+    ) -> Delivery:
+        name = stream_name(rule)
+        report, buffer = rule.model.report, rule.model.buffer
+        policy = ReportPolicy(on=ReportOn(report.on), min_ns=report.min_ns, heartbeat_ns=report.heartbeat_ns)
+        stream = Stream(name=name, policy=policy, lane=lane, columns=columns)
+        cursor = self._journal.cursor(
+            name,
+            lane=lane,
+            streams=frozenset({name}),
+            keep_ns=buffer.keep_ns,
+            max_bytes=min(buffer.max_bytes, int(site.journal.max_bytes * LANE_SHARE[lane])),
+            full=Full(buffer.full),
+        )
+        replay = Replay(live_first=buffer.replay.live_first, share=buffer.replay.share)
+        before = self._known.get((name, lane))
+        if before is not None:
+            before.outbox.set_replay(replay)
+            return Delivery(rule, lane, stream, cursor, before.outbox)
+        return Delivery(rule, lane, stream, cursor, self._outbox(rule, lane, cursor, replay))
+
+    def _outbox(self, rule: PublishRule, lane: Priority, cursor: Cursor, replay: Replay) -> Outbox:
+        journal, hub = self._journal, self._hub
+        end = journal.end(lane)
+        return Outbox(
+            cursor=cursor,
+            open_reader=lambda after: journal.reader(cursor, after),
+            committed=lambda: journal.committed(lane),
+            on_commit=lambda callback: hub.on_commit(lane, callback),
+            background=self._reading,
+            holes=missing(cursor, end),
+            end=end,
+            replay=replay,
+            wake=lambda: self._wake(rule.uplink),
+            fail=self._fail,
+        )
+
+
+def missing(cursor: Cursor, end: Position) -> list[tuple[Position, Position]]:
+    """What of the lane up to `end` the cursor has not acknowledged."""
+    holes: list[tuple[Position, Position]] = []
+    after = cursor.low
+    for start, upto in cursor.ranges:
+        if start > after:
+            holes.append((after, start))
+        after = upto
+    if after < end:
+        holes.append((after, end))
+    return holes
+
+
+def _columns(rule: PublishRule, layouts: Sequence[Layout]) -> dict[Priority, dict[Layout, tuple[int, ...]]]:
+    """For each lane: the columns of each layout that the rule is about."""
+    match = Match(tuple(rule.model.match))
+    found: dict[Priority, dict[Layout, tuple[int, ...]]] = {lane: {} for lane in LANES}
+    for layout in layouts:
+        columns = select(layout, match)
+        wanted = range(len(layout)) if columns is None else columns
+        for lane in LANES:
+            own = tuple(column for column in wanted if layout.points[column].priority is lane)
+            if own:
+                found[lane][layout] = own
+    return found

@@ -1,0 +1,482 @@
+"""A running gateway: everything wired together, started, reloaded and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from gateway.aio.alarm import Alarm
+from gateway.aio.endpoint import Backoff, TcpEndpoint
+from gateway.aio.supervisor import Supervisor
+from gateway.aio.threads import Worker
+from gateway.api.http import HttpServer
+from gateway.app.commands import CommandDesk
+from gateway.app.kinds import driver_parts, kinds
+from gateway.app.rules import LANES, Deliveries, RuleCompiler
+from gateway.app.status import Status
+from gateway.app.store import Store
+from gateway.config.load import ConfigErrors, load
+from gateway.config.site import LinkSpec, Site, UplinkSpec
+from gateway.core.clock import Clock
+from gateway.core.errors import ConfigError, Problem, StorageError
+from gateway.core.point import Layout
+from gateway.core.ports import CommandTarget
+from gateway.flow.audit import Audit
+from gateway.flow.gatekeeper import Gatekeeper
+from gateway.flow.hub import Hub
+from gateway.flow.image import Image
+from gateway.uplink.mqtt.config import MqttUplink as MqttModel
+from gateway.uplink.mqtt.uplink import MqttUplink
+from gateway.uplink.mqtt.wire.packets import Will
+from gateway.uplink.mqtt.wire.session import ClientSession
+from gateway.uplink.mqtt.wire.settings import Settings
+from gateway.uplink.mqtt.wire.terms import Version
+
+_log = logging.getLogger("gateway")
+
+MAINTAIN_EVERY_S: Final = 1.0
+DRAIN_S: Final = 2.0  # at a stop: for the brokers to acknowledge what is on its way
+STOP_S: Final = 1.5  # then: for each task to end
+
+
+class Link(msgspec.Struct):
+    """One wire as it runs."""
+
+    spec: LinkSpec
+    devices: tuple[object, ...]  # the specs it was made from, to see whether they changed
+    parts: Any
+    driver: Any
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return f"link {self.spec.name}"
+
+
+class Compiled(msgspec.Struct):
+    """A configuration with everything that can be found wrong before anything is opened."""
+
+    site: Site
+    links: dict[str, Any]  # name → the driver's parts
+
+    @property
+    def layouts(self) -> list[Layout]:
+        """Of all links."""
+        return [layout for parts in self.links.values() for layout in parts.layouts]
+
+
+def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Compiled:
+    """Plan every link; links that did not change keep their parts. Raises `ConfigErrors`."""
+    problems: list[Problem] = []
+    links: dict[str, Any] = {}
+    for name, spec in site.links.items():
+        before = (known or {}).get(name)
+        if before is not None and before.spec == spec and before.devices == _fingerprint(site, name):
+            links[name] = before.parts
+            continue
+        devices = [device for device in site.devices.values() if device.link == name]
+        parts = driver_parts(spec.driver).compile_link(spec, devices, site.scans)
+        problems.extend(parts.problems)
+        links[name] = parts
+    if problems:
+        raise ConfigErrors(site.located(problems))
+    return Compiled(site, links)
+
+
+def _fingerprint(site: Site, link: str) -> tuple[object, ...]:
+    """What a link is made from, besides its own section."""
+    devices = [device for device in site.devices.values() if device.link == link]
+    classes = {tag.model.scan for device in devices for tag in device.tags.values()}
+    return (tuple(devices), tuple(site.scans[name] for name in sorted(classes)))
+
+
+class Gateway:
+    """One process: `run` until a signal, `reload` on SIGHUP."""
+
+    def __init__(self, config: Path, *, state: Path, clock: Clock) -> None:
+        self._config = config
+        self._state = state
+        self._clock = clock
+        self._links: dict[str, Link] = {}
+        self._uplinks: dict[str, tuple[UplinkSpec, MqttUplink]] = {}
+        self._stop = asyncio.Event()
+        self._exit_code = 0
+        self._supervisor = Supervisor()
+        self._reading = Worker("journal-read")
+        self._auditing = Worker("audit")
+        self._reloading = False
+
+    async def run(self, site: Site) -> int:
+        """Until SIGINT or SIGTERM; the exit code."""
+        compiled = compile_site(site)
+        loop = asyncio.get_running_loop()
+        self._store = Store(
+            site, state=self._state, clock=self._clock, notify=loop.call_soon_threadsafe, fail=self._fail
+        )
+        self._store.open(compiled.layouts)
+        audit = Audit(self._store.filesystem, self._state / "audit")
+        opened = audit.open(self._clock.wall_ns())
+        for problem in opened.problems:
+            _log.warning("audit file", extra={"found": problem})
+        self._gatekeeper = Gatekeeper(
+            clock=self._clock,
+            audit=audit,
+            opened=opened,
+            run_in_thread=self._auditing.run,
+            offline_reason=self._offline_reason,
+        )
+        self._wire(compiled)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
+        http = HttpServer(self.status, host=site.http.host, port=site.http.port)
+        try:
+            async with self._supervisor:
+                await http.start()
+                self._start_uplinks(compiled)
+                self._start_links(compiled)
+                self._supervisor.spawn("maintenance", self._maintain)
+                host, port = http.address
+                _log.info(
+                    "gateway runs",
+                    extra={
+                        "gateway": site.name,
+                        "points": len(self.hub.image),
+                        "links": len(self._links),
+                        "epoch": self.hub.position[0],
+                        "status": f"http://{host}:{port}",
+                    },
+                )
+                notify_systemd("READY=1")
+                await self._stop.wait()
+                notify_systemd("STOPPING=1")
+                _log.info("stopping: reading ends, what is on its way is delivered")
+                await self._drain()
+                await http.close()
+        finally:
+            await self._close(audit)
+        _log.info("stopped", extra={"exit": self._exit_code})
+        return self._exit_code
+
+    # Wiring
+
+    def _wire(self, compiled: Compiled) -> None:
+        loop = asyncio.get_running_loop()
+        site = compiled.site
+        self._hub_alarm = Alarm(loop=loop, clock=self._clock, fire=self._on_hub_deadline)
+        self.hub = Hub(
+            clock=self._clock,
+            journal=self._store,
+            epoch=self._store.epoch,
+            image=Image(()),
+            set_alarm=self._hub_alarm.set,
+        )
+        self._deliveries = Deliveries(
+            journal=self._store.journal, hub=self.hub, reading=self._reading, wake=self._wake, fail=self._fail
+        )
+        self._desk = CommandDesk(
+            gatekeeper=self._gatekeeper,
+            clock=self._clock,
+            launch=self._supervisor.launch,
+            target_of=self._target_of,
+        )
+        self.status = Status(self, clock=self._clock, site=site)
+        self._apply(compiled)
+
+    def _apply(self, compiled: Compiled) -> None:
+        """Rules, image and commands of a configuration; links and uplinks are started elsewhere."""
+        site = compiled.site
+        self.site = site
+        layouts = compiled.layouts
+        self._deliveries.set_rules(site, layouts)
+        self.hub.connect(self._deliveries.streams(), Image(layouts))
+        self._desk.set_rules(site, layouts)
+        self._compiler = RuleCompiler(site)
+        self.status.set_site(site)
+
+    def _on_hub_deadline(self, now_ns: int) -> None:
+        self.hub.on_deadline(now_ns)
+
+    def _wake(self, uplink: str) -> None:
+        found = self._uplinks.get(uplink)
+        if found is not None:
+            found[1].wake()
+
+    def _fail(self, error: BaseException) -> None:
+        """Something the gateway cannot go on without."""
+        _log.critical("gateway stops", extra={"reason": str(error)})
+        self._exit_code = 1
+        self._stop.set()
+
+    def _target_of(self, device: str) -> CommandTarget | None:
+        spec = self.site.devices.get(device)
+        link = None if spec is None else self._links.get(spec.link)
+        return None if link is None else link.driver
+
+    def _offline_reason(self, device: str) -> str:
+        spec = self.site.devices.get(device)
+        link = None if spec is None else self._links.get(spec.link)
+        return "its link does not run" if link is None else link.driver.offline_reason(device)
+
+    # Links
+
+    def _start_links(self, compiled: Compiled) -> None:
+        for name in compiled.links:
+            if name not in self._links:
+                self._start_link(compiled, name)
+
+    def _start_link(self, compiled: Compiled, name: str) -> None:
+        site, parts = compiled.site, compiled.links[name]
+        spec = site.links[name]
+        driver = driver_parts(spec.driver).make_driver(parts, sink=self.hub, clock=self._clock)
+        link = Link(spec, _fingerprint(site, name), parts, driver)
+        self._links[name] = link
+        self._supervisor.spawn(link.task, driver.run)
+
+    # Uplinks
+
+    def _start_uplinks(self, compiled: Compiled) -> None:
+        for name, spec in compiled.site.uplinks.items():
+            if name not in self._uplinks:
+                uplink = self._make_uplink(compiled.site, spec)
+                self._uplinks[name] = (spec, uplink)
+                self._supervisor.spawn(f"uplink {name}", uplink.run)
+            uplink = self._uplinks[name][1]
+            uplink.connect_outboxes(self._deliveries.lanes_of(name), self._compiler.routes)
+
+    def _make_uplink(self, site: Site, spec: UplinkSpec) -> MqttUplink:
+        model = spec.model
+        assert isinstance(model, MqttModel)
+        status_topic = model.status.replace("{gateway}", site.name).replace("{site}", site.site)
+        gone = {"state": "offline", "reason": "connection lost", "gateway": site.name}
+        is_v5 = model.version == "5"
+        settings = Settings(
+            client_id=model.client_id or f"gateway-{site.name}",
+            version=Version.V5 if is_v5 else Version.V311,
+            clean_start=True,  # so that no command waits for us at the broker and ages
+            keep_alive_s=model.keep_alive_ns // 1_000_000_000,
+            username=model.username,
+            password=None if model.password_file is None else read_secret(site, model.password_file),
+            will=Will(topic=status_topic, payload=msgspec.json.encode(gone), qos=1, retain=True),
+            in_flight_max=model.max_in_flight,
+            response_timeout_s=model.connect_timeout_ns / 1e9,
+        )
+        address = model.url.address
+        endpoint = TcpEndpoint(
+            spec.name,
+            address.host,
+            address.port,
+            clock=self._clock,
+            tls=tls_context(site, model) if model.url.is_tls else None,
+            connect_timeout_s=model.connect_timeout_ns / 1e9,
+            backoff=Backoff(first_s=model.backoff.min_ns / 1e9, limit_s=model.backoff.max_ns / 1e9),
+        )
+        return MqttUplink(
+            name=spec.name,
+            endpoint=endpoint,
+            session=ClientSession(settings),
+            is_v5=is_v5,
+            clock=self._clock,
+            subscriptions=self._desk.subscriptions(spec.name),
+            on_command=self._desk.on_message,
+            status_topic=status_topic.encode(),
+            status=self._birth,
+        )
+
+    def _birth(self) -> dict[str, Any]:
+        """What receivers need to reconcile: the last number that is surely on disk, and who we are."""
+        committed = max(self._store.journal.committed(lane) for lane in LANES)
+        return {
+            "gateway": self.site.name,
+            "site": self.site.site,
+            "config": self.site.version,
+            "epoch": self._store.epoch,
+            "committed": list(committed),
+        }
+
+    # Reload
+
+    def _ask_reload(self) -> None:
+        if not self._reloading:
+            self._reloading = True
+            self._supervisor.launch("reload", self._reload())
+
+    async def _reload(self) -> None:
+        notify_systemd("RELOADING=1")
+        try:
+            await self._reload_config()
+        finally:
+            self._reloading = False
+            notify_systemd("READY=1")
+
+    async def _reload_config(self) -> None:
+        """Take over a new configuration, or keep the old one and say why; restart only what changed."""
+        try:
+            site = load(self._config, kinds())
+            compiled = compile_site(site, known=self._links)
+        except ConfigErrors as errors:
+            for line in errors.errors:
+                _log.error("the new configuration is wrong, the old one stays", extra={"fault": line})
+            return
+        except ConfigError as error:
+            _log.error("the new configuration is wrong, the old one stays", extra={"fault": str(error)})
+            return
+        if site.version == self.site.version:
+            _log.info("configuration is unchanged", extra={"version": site.version})
+            return
+        before = self.site
+        stopped = [link for name, link in self._links.items() if compiled.links.get(name) is not link.parts]
+        gone = self._uplinks_to_stop(before, site)
+        for link in stopped:
+            await self._supervisor.stop(link.task)
+            del self._links[link.spec.name]
+        for name in gone:
+            await self._supervisor.stop(f"uplink {name}")
+            del self._uplinks[name]
+        self._store.set_config(site.version, compiled.layouts)
+        self._apply(compiled)
+        self._start_uplinks(compiled)
+        self._start_links(compiled)
+        kept_s = (before.http, before.journal) != (site.http, site.journal)
+        _log.info(
+            "configuration is taken over",
+            extra={
+                "version": site.version,
+                "links_restarted": len(stopped),
+                "uplinks_restarted": len(gone),
+                "at_next_start": "http, journal" if kept_s else "nothing",
+            },
+        )
+
+    def _uplinks_to_stop(self, before: Site, after: Site) -> list[str]:
+        """Those that are gone, or whose section or command topics changed."""
+        gone: list[str] = []
+        for name, (spec, _uplink) in self._uplinks.items():
+            commands = [
+                [(rule.model.topic, rule.model.qos) for rule in site.commands if rule.uplink == name]
+                for site in (before, after)
+            ]
+            same_names = (before.name, before.site) == (after.name, after.site)
+            if after.uplinks.get(name) != spec or commands[0] != commands[1] or not same_names:
+                gone.append(name)
+        return gone
+
+    # Care and end
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(MAINTAIN_EVERY_S)
+            self._store.maintain()
+            self.status.sample()
+
+    async def _drain(self) -> None:
+        """Stop reading, then give the brokers a moment to acknowledge what is on its way."""
+        await asyncio.gather(
+            *(self._supervisor.stop(link.task, timeout_s=STOP_S) for link in self._links.values())
+        )
+        self._store.journal.flush()
+        deadline_s = asyncio.get_running_loop().time() + DRAIN_S
+        while asyncio.get_running_loop().time() < deadline_s:
+            if all(self._is_drained(uplink) for _spec, uplink in self._uplinks.values()):
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.gather(
+            *(self._supervisor.stop(f"uplink {name}", timeout_s=STOP_S) for name in list(self._uplinks))
+        )
+        await self._supervisor.stop("maintenance")
+
+    def _is_drained(self, uplink: MqttUplink) -> bool:
+        if not uplink.is_connected:
+            return True
+        return uplink.is_idle and not any(box.window or box.is_behind for box in uplink.outboxes())
+
+    async def _close(self, audit: Audit) -> None:
+        self._reading.close()
+        self._auditing.close()
+        audit.close()
+        try:
+            self._store.close()
+        except StorageError as error:
+            _log.error("journal does not close cleanly", extra={"reason": str(error)})
+            self._exit_code = self._exit_code or 1
+
+    # For the status
+
+    @property
+    def links(self) -> Mapping[str, Link]:
+        """As they run."""
+        return self._links
+
+    @property
+    def uplinks(self) -> Mapping[str, tuple[UplinkSpec, MqttUplink]]:
+        """As they run."""
+        return self._uplinks
+
+    @property
+    def store(self) -> Store:
+        """The journal and its state."""
+        return self._store
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Rules at work."""
+        return self._deliveries
+
+    @property
+    def desk(self) -> CommandDesk:
+        """Commands."""
+        return self._desk
+
+    @property
+    def gatekeeper(self) -> Gatekeeper:
+        """Counts of outcomes."""
+        return self._gatekeeper
+
+    @property
+    def crashes(self) -> Mapping[str, int]:
+        """By task."""
+        return self._supervisor.crashes
+
+
+def read_secret(site: Site, file: str) -> bytes:
+    """The content of a secret file without the newline at its end. Raises `ConfigError`."""
+    path = site.directory / file
+    try:
+        return path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def tls_context(site: Site, model: MqttModel) -> ssl.SSLContext:
+    """Verify the broker, and show our certificate where there is one. Raises `ConfigError`."""
+    try:
+        context = ssl.create_default_context(
+            cafile=None if model.ca is None else str(site.directory / model.ca)
+        )
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if model.cert is not None and model.key_file is not None:
+            context.load_cert_chain(site.directory / model.cert, site.directory / model.key_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"TLS of {model.url}: a certificate or key cannot be used: {error}") from error
+    return context
+
+
+def notify_systemd(message: str) -> None:
+    """sd_notify(3): one datagram to $NOTIFY_SOCKET; nothing where systemd did not ask for it."""
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+        sender.sendto(message.encode(), address)

@@ -1,0 +1,313 @@
+"""What a running gateway tells about itself, from memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+from gateway.aio.endpoint import LinkState
+from gateway.api import source as api
+from gateway.api.source import Family, Health, Sample, point_view, rfc3339
+from gateway.config.site import Site, UplinkSpec
+from gateway.core.clock import Clock
+from gateway.core.command import Outcome
+from gateway.core.point import Value
+from gateway.core.quality import BAD, LEVEL_MASK, UNCERTAIN, Quality
+from gateway.disk.writer import State
+from gateway.uplink.mqtt.uplink import MqttUplink
+
+if TYPE_CHECKING:
+    from gateway.app.runtime import Gateway, Link
+
+RATE_SAMPLES: Final = 5  # seconds over which rates are measured
+
+
+class _Rates:
+    """Counters sampled each second; rates over the last few."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[int, dict[str, int]]] = deque(maxlen=RATE_SAMPLES + 1)
+
+    def sample(self, now_ns: int, counts: dict[str, int]) -> None:
+        self._samples.append((now_ns, counts))
+
+    def of(self, name: str) -> float:
+        """Per second; 0 until there are two samples."""
+        if len(self._samples) < 2:
+            return 0.0
+        (first_ns, first), (last_ns, last) = self._samples[0], self._samples[-1]
+        span_ns = last_ns - first_ns
+        return max(0.0, (last.get(name, 0) - first.get(name, 0)) * 1e9 / span_ns) if span_ns else 0.0
+
+
+class Status:
+    """Implements `StatusSource`."""
+
+    def __init__(self, gateway: Gateway, *, clock: Clock, site: Site) -> None:
+        self._gateway = gateway
+        self._clock = clock
+        self._site = site
+        self._rates = _Rates()
+        self._started_ns = clock.wall_ns()
+        self._started_monotonic_ns = clock.monotonic_ns()
+        self._since: dict[str, tuple[str, int]] = {}  # link or uplink → (state, when it entered it)
+        self._seen: dict[str, tuple[Value, Quality, int]] = {}  # point → value, quality, change counter
+        self._counter = 0
+        try:
+            self._version = version("edge-gateway")
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            self._version = "source"
+
+    def set_site(self, site: Site) -> None:
+        """A configuration was taken over."""
+        self._site = site
+        self._seen = {}
+
+    def sample(self) -> None:
+        """Once a second: for rates."""
+        counts = {"points": self._gateway.hub.counters.values}
+        counts["changes"] = self._gateway.hub.counters.values_reported
+        for name, link in self._gateway.links.items():
+            counts[f"link {name} requests"] = link.driver.session.counters.requests
+            counts[f"link {name} points"] = link.driver.points_read
+        for name, (_spec, uplink) in self._gateway.uplinks.items():
+            counts[f"uplink {name}"] = uplink.counters.acknowledged
+        self._rates.sample(self._clock.monotonic_ns(), counts)
+
+    # StatusSource
+
+    def health(self) -> Health:
+        """Ill is: a journal that does not write, or a crashed part. A dead device is a bad point."""
+        reasons: list[str] = []
+        store = self._gateway.store
+        if store.journal.failure is not None:
+            reasons.append(f"journal: {store.journal.failure}")
+        elif store.journal.is_full:
+            reasons.append("journal: the disk is full, reading pauses")
+        elif store.is_blocked():
+            reasons.append("journal: a buffer is at its bound, reading pauses")
+        return Health(ok=not reasons, reasons=tuple(reasons))
+
+    def status(self) -> api.Status:
+        """Everything at a glance."""
+        gateway = self._gateway
+        now_ns = self._clock.wall_ns()
+        epoch, seq = gateway.hub.position
+        return api.Status(
+            gateway=self._site.name,
+            site=self._site.site,
+            version=self._version,
+            config_version=self._site.version,
+            epoch=epoch,
+            seq=seq,
+            time=rfc3339(now_ns),
+            time_synchronised=self._clock.is_synchronised(),
+            started=rfc3339(self._started_ns),
+            uptime_s=round((self._clock.monotonic_ns() - self._started_monotonic_ns) / 1e9, 1),
+            points=self._point_counts(),
+            points_per_s=self._rates.of("points"),
+            changes_per_s=self._rates.of("changes"),
+            links=tuple(self._link(name, link) for name, link in gateway.links.items()),
+            uplinks=tuple(self._uplink(name, *found) for name, found in gateway.uplinks.items()),
+            journal=self._journal(),
+            commands=self._commands(),
+        )
+
+    def points(self, since: int) -> api.Points:
+        """Changes are found by comparing with what was shown last: nothing is done while nobody looks."""
+        self._note_changes()
+        monotonic_ns = self._clock.monotonic_ns()
+        views: list[api.PointView] = []
+        for reading in self._gateway.hub.image.readings():
+            changed = self._seen[reading.point.name][2]
+            if changed > since:
+                never = not reading.received_ns
+                views.append(
+                    point_view(
+                        reading.point,
+                        reading.value,
+                        reading.quality,
+                        source_time_ns=reading.source_time_ns,
+                        received_ns=None if never else reading.received_ns,
+                        age_s=None if never else (monotonic_ns - reading.monotonic_ns) / 1e9,
+                        changed=changed,
+                    )
+                )
+        return api.Points(epoch=self._gateway.store.epoch, counter=self._counter, points=views)
+
+    def families(self) -> tuple[Family, ...]:
+        """Depth, limit and dropped of what is bounded, and what crashed."""
+        return tuple(self._families())
+
+    # Parts
+
+    def _note_changes(self) -> None:
+        counter = self._counter + 1
+        seen = self._seen
+        for reading in self._gateway.hub.image.readings():
+            name = reading.point.name
+            before = seen.get(name)
+            if before is None or before[0] != reading.value or before[1] != reading.quality:
+                seen[name] = (reading.value, reading.quality, counter)
+                self._counter = counter
+
+    def _point_counts(self) -> api.PointCounts:
+        levels = [reading.quality & LEVEL_MASK for reading in self._gateway.hub.image.readings()]
+        uncertain = levels.count(UNCERTAIN)
+        bad = sum(1 for level in levels if level & BAD)
+        return api.PointCounts(good=len(levels) - uncertain - bad, uncertain=uncertain, bad=bad)
+
+    def _entered(self, name: str, state: str) -> str:
+        known = self._since.get(name)
+        if known is None or known[0] != state:
+            known = (state, self._clock.wall_ns())
+            self._since[name] = known
+        return rfc3339(known[1])
+
+    def _link(self, name: str, link: Link) -> api.LinkStatus:
+        driver = link.driver
+        endpoint, counters = driver.endpoint, driver.session.counters
+        state = endpoint.state.value
+        return api.LinkStatus(
+            name=name,
+            driver=link.spec.driver,
+            peer=endpoint.address,
+            state=state,
+            since=self._entered(f"link {name}", state),
+            reason="" if endpoint.state is LinkState.UP else endpoint.last_error,
+            requests_total=counters.requests,
+            requests_per_s=self._rates.of(f"link {name} requests"),
+            points_per_s=self._rates.of(f"link {name} points"),
+            errors_total=sum(counters.exceptions.values()) + counters.mismatched + counters.garbage,
+            timeouts_total=counters.timeouts,
+            late_replies_total=counters.late,
+            reconnects_total=max(0, endpoint.traffic.connects - 1),
+            received_bytes_total=endpoint.traffic.bytes_received,
+            sent_bytes_total=endpoint.traffic.bytes_sent,
+            in_flight=driver.max_in_flight - driver.session.capacity(),
+            in_flight_limit=driver.max_in_flight,
+            devices=_devices(driver),
+        )
+
+    def _uplink(self, name: str, spec: UplinkSpec, uplink: MqttUplink) -> api.UplinkStatus:
+        endpoint = uplink.endpoint
+        state = endpoint.state
+        if state is LinkState.UP and not uplink.is_connected:
+            state = LinkState.CONNECTING
+        stats = self._cursor_stats(name)
+        outboxes = uplink.outboxes()
+        is_behind = any(outbox.is_behind for outbox in outboxes)
+        ages_ns = [cursor.oldest_age_ns for cursor in stats] if is_behind else []
+        return api.UplinkStatus(
+            name=name,
+            kind=spec.kind,
+            peer=endpoint.address,
+            state=state.value,
+            since=self._entered(f"uplink {name}", state.value),
+            reason="" if uplink.is_connected else uplink.refusal or endpoint.last_error,
+            backlog=sum(outbox.backlog for outbox in outboxes),
+            backlog_bytes=sum(cursor.lag_bytes for cursor in stats) if is_behind else 0,
+            backlog_age_s=max(ages_ns) / 1e9 if ages_ns else None,
+            in_flight=uplink.in_flight,
+            in_flight_limit=uplink.session.server.receive_maximum,
+            published_total=uplink.counters.published,
+            acknowledged_total=uplink.counters.acknowledged,
+            messages_per_s=self._rates.of(f"uplink {name}"),
+            quarantined_total=uplink.counters.quarantined,
+            dropped_total=sum(cursor.dropped_records for cursor in stats),
+            reconnects_total=max(0, endpoint.traffic.connects - 1),
+            received_bytes_total=endpoint.traffic.bytes_received,
+            sent_bytes_total=endpoint.traffic.bytes_sent,
+        )
+
+    def _journal(self) -> api.JournalStatus:
+        store = self._gateway.store
+        stats = store.journal.stats()
+        state, reason = "ok", ""
+        if store.journal.failure is not None:
+            state, reason = ("live_only" if store.is_live_only else "failed"), str(store.journal.failure)
+        elif any(lane.state is State.FULL for lane in stats.lanes):
+            state, reason = "full", f"no room on the disk of {store.directory}"
+        elif stats.is_blocked:
+            state, reason = "full", "a buffer with full: block is at its bound"
+        committed = max(lane.committed for lane in stats.lanes)
+        return api.JournalStatus(
+            state=state,  # type: ignore[arg-type]  # one of the words above
+            reason=reason,
+            size_bytes=sum(lane.size_bytes for lane in stats.lanes),
+            limit_bytes=store.limit_bytes,
+            free_bytes=stats.free_bytes,
+            committed_epoch=committed[0],
+            committed_seq=committed[1],
+            commits_total=sum(lane.commits for lane in stats.lanes),
+            damaged_total=stats.quarantined_ranges,
+        )
+
+    def _commands(self) -> api.CommandCounts:
+        outcomes = self._gateway.gatekeeper.outcomes
+        return api.CommandCounts(
+            accepted_total=outcomes[Outcome.ACCEPTED],
+            sent_total=outcomes[Outcome.SENT],
+            verified_total=outcomes[Outcome.VERIFIED],
+            rejected_total=outcomes[Outcome.REJECTED],
+            expired_total=outcomes[Outcome.EXPIRED],
+            unknown_total=outcomes[Outcome.UNKNOWN],
+            last=self._gateway.desk.last,
+        )
+
+    def _cursor_stats(self, uplink: str) -> list[Any]:
+        own = {one.cursor.name for one in self._gateway.deliveries.of(uplink)}
+        return [
+            cursor
+            for lane in self._gateway.store.journal.stats().lanes
+            for cursor in lane.cursors
+            if cursor.name in own
+        ]
+
+    def _families(self) -> Iterator[Family]:
+        gateway = self._gateway
+        stats = gateway.store.journal.stats()
+        rows = [(("lane", lane.name), lane) for lane in stats.lanes]
+        yield Family(
+            name="gateway_journal_waiting_bytes",
+            help="Accepted and not yet on disk.",
+            kind="gauge",
+            samples=tuple(Sample(lane.waiting_bytes, (label,)) for label, lane in rows),
+        )
+        yield Family(
+            name="gateway_journal_waiting_limit_bytes",
+            help="Above it the journal pushes back.",
+            kind="gauge",
+            samples=tuple(Sample(lane.waiting_bytes_max, (label,)) for label, lane in rows),
+        )
+        yield Family(
+            name="gateway_task_crashes_total",
+            help="Crashes of a part of the gateway; it is started again.",
+            kind="counter",
+            samples=tuple(Sample(count, (("task", task),)) for task, count in gateway.crashes.items()),
+        )
+        yield Family(
+            name="gateway_link_paused_scans_total",
+            help="Scans left out because storage pushed back.",
+            kind="counter",
+            samples=tuple(
+                Sample(link.driver.paused_scans, (("link", name),)) for name, link in gateway.links.items()
+            ),
+        )
+
+
+def _devices(driver: Any) -> tuple[api.DeviceStatus, ...]:
+    overruns = driver.overruns()
+    return tuple(
+        api.DeviceStatus(
+            name=device.name,
+            state=device.state,
+            reason=device.reason,
+            scans_total=device.scan_count,
+            failures_total=device.failure_count,
+            overruns_total=overruns.get(device.name, 0),
+        )
+        for device in driver.devices.values()
+    )

@@ -1,0 +1,140 @@
+"""The journal of a running gateway, and what happens when its disk does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.app.rules import LANES
+from gateway.config.site import Site
+from gateway.core.batch import Batch
+from gateway.core.clock import Clock
+from gateway.core.errors import StorageError
+from gateway.core.point import Layout, Priority
+from gateway.core.ports import Receipt
+from gateway.disk.filesystem import RealFileSystem
+from gateway.journal.journal import Journal
+from gateway.journal.settings import JournalSettings
+
+_log = logging.getLogger("gateway.journal")
+
+
+class _NotKept:
+    """The receipt of what the disk did not take: never committed."""
+
+    def is_committed(self) -> bool:
+        return False
+
+    def on_commit(self, callback: Callable[[], None]) -> None:
+        """Never calls back."""
+
+
+class Store:
+    """Opens the journal; on a failed disk stops the gateway, or lets live values pass, as configured."""
+
+    def __init__(
+        self,
+        site: Site,
+        *,
+        state: Path,
+        clock: Clock,
+        notify: Callable[..., Any],
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.filesystem: Final = RealFileSystem()
+        self.directory: Final = Path(site.journal.directory or state) / "journal"
+        self.limit_bytes: Final = site.journal.max_bytes
+        self._is_live_only_allowed = site.journal.on_failure == "live_only"
+        self._fail = fail
+        self._has_told = False
+        self._was_blocked = False
+        self.not_kept = 0  # batches that passed live while the disk was failed
+        self.journal: Final = Journal(
+            self.directory,
+            filesystem=self.filesystem,
+            lanes=LANES,
+            config_version=site.version,
+            notify=notify,
+            clock=clock,
+            settings=JournalSettings(commit_interval_ms=max(1, site.journal.commit_ns // 1_000_000)),
+            first_epoch=max(1, clock.wall_ns() // 1_000_000_000),
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Of this run."""
+        return self.journal.epoch
+
+    @property
+    def is_live_only(self) -> bool:
+        """Whether values pass without being kept."""
+        return self._is_live_only_allowed and self.journal.failure is not None
+
+    def open(self, layouts: Sequence[Layout]) -> None:
+        """Recover, and put the new epoch on disk. Raises `StorageError`."""
+        self.journal.register(layouts)
+        recovery = self.journal.open()
+        for message in recovery.messages:
+            _log.warning("recovered", extra={"found": message})
+        for lane, name in self.journal.orphans():
+            _log.warning(
+                "the journal holds values of a rule that is no longer configured",
+                extra={"rule": name, "lane": lane.name.lower()},
+            )
+
+    def set_config(self, version: str, layouts: Sequence[Layout]) -> None:
+        """Record under this version from now on."""
+        self.journal.register(layouts)
+        self.journal.set_config_version(version)
+
+    def append(self, batch: Batch, *, lane: Priority, stream: str) -> Receipt:
+        """As `Journal.append`; a failed disk is dealt with here."""
+        try:
+            return self.journal.append(batch, lane=lane, stream=stream)
+        except StorageError as error:
+            self._failed(error)
+            self.not_kept += 1
+            return _NotKept()
+
+    def is_blocked(self) -> bool:
+        """Whether readers must pause."""
+        return self.journal.is_blocked()
+
+    def maintain(self) -> None:
+        """Each second: bounds, cursors, and telling people about the disk."""
+        self.journal.maintain()
+        failure = self.journal.failure
+        if failure is not None:
+            self._failed(failure)
+        is_blocked = self.journal.is_blocked()
+        if is_blocked != self._was_blocked:
+            self._was_blocked = is_blocked
+            if is_blocked:
+                why = (
+                    "the disk is full"
+                    if self.journal.is_full
+                    else "a buffer with full: block is at its bound"
+                )
+                _log.error(
+                    "reading pauses, nothing is lost; it goes on by itself",
+                    extra={"reason": why, "directory": str(self.directory)},
+                )
+            else:
+                _log.info("reading goes on, there is room again", extra={"directory": str(self.directory)})
+
+    def close(self) -> None:
+        """Make everything durable. Raises `StorageError`."""
+        self.journal.close()
+
+    def _failed(self, error: StorageError) -> None:
+        if self._has_told:
+            return
+        self._has_told = True
+        if self._is_live_only_allowed:
+            _log.error(
+                "the disk fails: values are delivered live and no longer kept", extra={"reason": str(error)}
+            )
+        else:
+            self._fail(error)
