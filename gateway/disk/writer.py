@@ -140,7 +140,7 @@ class Writer:
         self.bytes_put += size
         if is_first:
             self._wake.set()
-        if group.size >= self._group_bytes:
+        if group.size >= self._group_bytes > group.size - size:
             self._urgent.set()
         return group
 

@@ -56,7 +56,7 @@ def system_boot_id() -> str:
 
 
 class Journal:
-    """`open` (blocking) before the loop starts, then everything else on the loop's thread, then `close`.
+    """`open` (blocking) before the loop starts, then everything else on its thread, `close` before it ends.
 
     `notify` runs a callable on that thread soon: `loop.call_soon_threadsafe`. `clock.monotonic_ns` is the
     machine's, valid within `boot_id`. `first_epoch` is used where nothing at all was found: pass a number

@@ -209,6 +209,22 @@ def test_a_record_of_another_segment_is_not_taken_for_one_of_this() -> None:
     assert recovered.cuts[0].after == (1, 1)
 
 
+def test_a_record_inside_a_damaged_one_is_not_taken_for_one_of_its_own() -> None:
+    disk = FaultyFileSystem()
+    log, _, _ = opened(disk)
+    add(log, 1)
+    add(log, 2)
+    salt = log.segments()[0].salt
+    add(log, 3, encode(1, (1, 1), 9, 1, b"body 1", salt))  # somebody journals our own bytes
+    add(log, 4)
+    log.close()
+    content = disk.entries[max(disk.entries)].content
+    content[content.find(b"body 2") + 6 + 4] ^= 1  # in the header of record 3
+    log, _, recovered = opened(disk)
+    assert seqs(read_all(disk, log)[0]) == [1, 2, 4]
+    assert (recovered.damage[0].after, recovered.damage[0].before) == ((1, 2), (1, 4))
+
+
 def test_a_full_disk_keeps_what_waits_and_goes_on_when_there_is_room() -> None:
     disk = FaultyFileSystem()
     log, _, _ = opened(disk)

@@ -308,22 +308,37 @@ def test_age_counts_running_time_and_no_step_of_the_wall_clock_deletes_anything(
     assert bench.journal.stats().lanes[0].cursors[0].dropped_records == 10
 
 
-@pytest.mark.parametrize(("boot", "kept"), [("boot-1", 0), ("boot-2", 10)])
-def test_time_switched_off_does_not_age_but_a_restart_does(boot: str, kept: int) -> None:
+@pytest.mark.parametrize(("boot", "everything_kept"), [("boot-1", False), ("boot-2", True)])
+def test_a_pause_within_a_boot_ages_but_one_over_a_boot_does_not(boot: str, everything_kept: bool) -> None:
     bench = Bench(FaultyFileSystem())
     bench.cursor(keep_ns=100 * SECOND_NS)
-    bench.put(10)
-    bench.journal.maintain()
+    bench.put(100)
     bench.journal.close()
-    clock = ToldClock(bench.clock.now_ns + 200 * SECOND_NS if boot == "boot-1" else 5)
+    clock = ToldClock(bench.clock.now_ns + 200 * SECOND_NS)  # of another boot, that says nothing
     two = Bench(bench.disk, clock=clock, boot_id=boot)
     cursor = two.cursor(keep_ns=100 * SECOND_NS)
-    clock.now_ns += 50 * SECOND_NS
+    backlog = numbers(two.backlog(cursor))
+    assert backlog == up_to(1, 100)[-len(backlog) :]
+    assert (len(backlog) == 100) is everything_kept
+    assert len(backlog) > 0  # a last segment without footer is taken for young
+    clock.now_ns += 101 * SECOND_NS
     two.journal.maintain()
-    assert len(two.backlog(cursor)) in (kept, 10)  # a tail without footer is taken for young
-    clock.now_ns += 60 * SECOND_NS
-    two.journal.maintain()
-    assert len(two.backlog(cursor)) == 0
+    assert two.backlog(cursor) == []
+
+
+def test_a_reader_does_not_deliver_what_was_dropped_meanwhile() -> None:
+    bench = Bench(FaultyFileSystem())
+    cursor = bench.cursor(max_bytes=5000)
+    bench.put(60)
+    reader = bench.journal.reader(cursor, cursor.low)
+    first = numbers(reader.read(1000))
+    assert first[0] == (1, 1)
+    bench.put(50)
+    bench.journal.maintain()
+    bench.journal.commit()
+    rest = numbers(everything(reader))
+    assert rest == up_to(1, 110, cursor.low[1] + 1)
+    assert len(first) < cursor.dropped
 
 
 def test_an_old_segment_is_sealed_though_it_is_small() -> None:
@@ -409,6 +424,28 @@ def test_records_whose_definition_is_damaged_are_quarantined_never_guessed() -> 
     assert sum("definition of its layout" in reason for reason in reasons) == 5
 
 
+def saves(disk: FaultyFileSystem) -> list[tuple[Inode, record.Entry]]:
+    """Every save of cursors in the only segment there is."""
+    path = next(path for path in disk.entries if path.suffix == ".log")
+    _, salt = parse_name(path.name) or (0, 0)
+    inode = disk.entries[path]
+    found = record.entries(bytes(inode.content), HEADER_BYTES, salt, 0)
+    return [(inode, entry) for entry in found if entry.type == RecordType.CURSORS]
+
+
+def test_a_new_cursor_whose_first_save_is_damaged_does_not_lose_its_start() -> None:
+    one = Bench(FaultyFileSystem(), settings=JournalSettings())
+    one.cursor("first")
+    one.put(5)
+    one.cursor("late")
+    one.put(5)
+    assert isinstance(one.disk, FaultyFileSystem)
+    inode, entry = saves(one.disk)[-1]
+    inode.content[entry.end - 1] ^= 1
+    two = again(one, settings=JournalSettings())
+    assert set(up_to(1, 10, 6)) <= set(numbers(two.backlog(two.cursor("late"))))
+
+
 def test_lost_cursors_mean_everything_again() -> None:
     one = Bench(FaultyFileSystem(), settings=JournalSettings())
     cursor = one.cursor()
@@ -416,12 +453,8 @@ def test_lost_cursors_mean_everything_again() -> None:
     cursor.acknowledge((1, 0), (1, 3))
     one.journal.close()
     assert isinstance(one.disk, FaultyFileSystem)
-    path = next(path for path in one.disk.entries if path.suffix == ".log")
-    _, salt = parse_name(path.name) or (0, 0)
-    whole = bytes(one.disk.entries[path].content)
-    for entry in record.entries(whole, HEADER_BYTES, salt, 0):
-        if entry.type == RecordType.CURSORS:
-            one.disk.entries[path].content[entry.end - 1] ^= 1
+    for inode, entry in saves(one.disk):
+        inode.content[entry.end - 1] ^= 1
     two = again(one, settings=JournalSettings())
     assert two.recovery.lanes[0].is_cursors_lost
     assert "delivered again" in two.recovery.messages[-1]
