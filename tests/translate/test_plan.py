@@ -192,7 +192,8 @@ def test_per_tag_messages() -> None:
 
 def test_every_source_per_tag() -> None:
     sources = (
-        "value quality time time_origin time_quality received seq epoch unit label device tag site gateway kind cause"
+        "value quality time time_origin time_quality received seq epoch unit label "
+        "device tag site gateway kind cause"
     ).split()
     for left_out in ("", "label"):
         fields = tuple((source, source) for source in sources if source != left_out)
