@@ -92,10 +92,11 @@ class Pump(asyncio.Protocol):
         self._owner.link_closing()
         self._flush()
         self._reason = self._reason or reason
-        if self._transport is not None:
-            self._transport.close()
+        transport = self._transport
+        if transport is not None:
+            transport.close()
             await asyncio.wait([self.lost], timeout=timeout_s)
-            self._transport.abort()
+            transport.abort()
 
     # asyncio.Protocol
 

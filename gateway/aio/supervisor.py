@@ -82,9 +82,17 @@ class Supervisor:
                 raise
             except Exception:  # noqa: BLE001 - the crash of one must not be the crash of all; it is logged whole
                 self.crashes[name] = self.crashes.get(name, 0) + 1
+                if _is_stopping():
+                    _log.exception("task crashed while it was stopped", extra={"task": name})
+                    return
                 wait_s = backoff.wait_s()
                 facts = {"task": name, "wait_s": round(wait_s, 1)}
                 _log.exception("task crashed, starting it again", extra=facts)
                 await asyncio.sleep(wait_s)
             else:
                 return
+
+
+def _is_stopping() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
