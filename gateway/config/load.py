@@ -74,9 +74,19 @@ def check(path: Path, kinds: Kinds) -> Report:
 
 def digest(root: Mapping) -> str:
     """A name for what the user wrote: 16 hex digits, the same after reformatting or reordering of keys."""
-    data = {key: plain(node) for key, node in root.items.items()}
-    canonical = msgspec.json.encode(_text_keys(data), order="sorted")
-    return hashlib.sha256(canonical).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for key, node in sorted(root.items.items(), key=lambda item: str(item[0])):
+        digest.update(_canonical(key))
+        if isinstance(node, Mapping):  # one entry at a time: the whole would be the peak of memory
+            for name in sorted(node.items, key=lambda name: (str(name), type(name).__name__)):
+                digest.update(_canonical({name: plain(node.items[name])}))
+        else:
+            digest.update(_canonical(plain(node)))
+    return digest.hexdigest()[:16]
+
+
+def _canonical(value: Any) -> bytes:
+    return msgspec.json.encode(_text_keys(value), order="sorted") + b"\n"
 
 
 def _text_keys(value: Any) -> Any:

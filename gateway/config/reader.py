@@ -33,6 +33,9 @@ class Fault(msgspec.Struct, frozen=True):
         return f"{self.place}: found {self.found}, expected {self.expected}{note}"
 
 
+_UNKNOWN: Final = object()
+
+
 class _Stop(Exception):
     """Nothing useful can be read after this."""
 
@@ -65,6 +68,8 @@ class _Reader:
         self._file = file
         self._stack: list[Mapping | Sequence] = []
         self._keys: list[tuple[Key | None, Place] | None] = []  # of each open collection: the key that waits
+        self._known: dict[str, Atom | object] = {}  # plain scalars seen: a file repeats few words very often
+        self._line = 0
         self.root: Node | None = None
         self.faults: list[Fault] = []
 
@@ -94,20 +99,26 @@ class _Reader:
                 raise _Stop
 
     def _scalar(self, event: Any) -> None:
-        mark = event.start_mark
-        place = Place(self._file, mark.line + 1, mark.column + 1)
+        place = self._place(event)
         if event.anchor is not None or event.tag is not None:
             self._refuse_extras(event, place)
         value: Atom = event.value
         if not event.style and event.tag != "!":  # plain: neither quoted nor block text
-            try:
-                value = resolve(event.value)
-            except BadScalar as bad:
-                self._fault(place, bad.found, bad.expected)
+            value = self._plain(event.value, place)
         if self._wants_key():
             self._keys[-1] = (self._key(value, place), place)
         else:
             self._attach(Scalar(value, place))
+
+    def _plain(self, text: str, place: Place) -> Atom:
+        value = self._known.get(text, _UNKNOWN)
+        if value is _UNKNOWN:
+            try:
+                value = self._known[text] = resolve(text)
+            except BadScalar as bad:
+                self._fault(place, bad.found, bad.expected)
+                return text
+        return value  # type: ignore[return-value]  # _UNKNOWN is gone
 
     def _alias(self, event: Any) -> None:
         place = self._place(event)
@@ -169,7 +180,13 @@ class _Reader:
                 above.places[key] = place
 
     def _place(self, event: Any) -> Place:
-        return Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = event.start_mark
+        line = mark.line + 1
+        if line == self._line:
+            line = self._line  # one integer for all places of a line: there are many
+        else:
+            self._line = line
+        return Place(self._file, line, mark.column + 1)
 
 
 def _syntax_fault(error: yaml.YAMLError, text: str, file: str) -> Fault:
