@@ -18,9 +18,10 @@ from gateway.translate.rule import DEFAULT_FIELDS, RuleSpec
 
 TEXT = (Path(__file__).parents[2] / "docs" / "payloads.md").read_text()
 BLOCK = re.compile(
-    r"^```yaml\n(?P<rule>.*?)^```$|^<!-- (?P<name>[\w ]+?)(: (?P<batch>[\w ]+))? -->\n```text\n(?P<lines>.*?)^```$",
+    r"^```yaml\n(?P<rule>.*?)^```$"
+    r"|^<!-- (?P<name>[\w ]+?)(: (?P<batch>[\w ]+))? -->\n```text\n(?P<lines>.*?)^```$",
     re.MULTILINE | re.DOTALL,
-)  # one expression
+)
 LABELS = ((0, "off"), (1, "auto"))
 RECEIVED = 1_700_000_000_123_456_789
 
