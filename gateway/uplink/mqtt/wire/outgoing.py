@@ -57,7 +57,6 @@ class Outgoing:
         "_resend_dup",
         "_seen_once",
         "_topics",
-        "_window",
         "in_flight",
         "released",
         "reserved",
@@ -87,14 +86,13 @@ class Outgoing:
         self._next_alias = 1
         self._packet_bytes_max = PACKET_BYTES_MAX
         self._easy_bytes = 0
-        self._limit = 0  # of this link
-        self._window = 0  # the limit, or 0 while nothing may be taken
+        self._limit = 0  # window of this link; what waits to be sent again counts as in flight
         self._resend_dup = 0
 
     @property
     def quota(self) -> int:
         """How many more QoS 1 and 2 publishes are taken now (MQTT 5.0 §4.9)."""
-        return max(0, self._window - len(self.in_flight))
+        return max(0, self._limit - len(self.in_flight))
 
     def publish(
         self, topic: bytes, payload: bytes, *, qos: int, retain: bool, token: object, properties: bytes = b""
@@ -108,7 +106,7 @@ class Outgoing:
         ):
             return self._publish_carefully(topic, payload, first=first, token=token, properties=properties)
         in_flight = self.in_flight
-        if (len(in_flight) >= self._window) if qos else (len(self.unsent) >= self._in_flight_max):
+        if (len(in_flight) >= self._limit) if qos else (len(self.unsent) >= self._in_flight_max):
             return False
         if qos == 2 and len(self._qos_2) >= self._qos_2_max:
             return False
@@ -169,7 +167,7 @@ class Outgoing:
     def close(self) -> None:
         """No more publishes on this link."""
         self._permitted = _NOTHING_PERMITTED
-        self._window = self._limit = 0
+        self._limit = 0
         self.waiting.clear()
         self._topics = {}
         self._seen_once.clear()
@@ -182,7 +180,6 @@ class Outgoing:
             packet_id = waiting.popleft()
             if packet_id in self.in_flight and packet_id not in self.released and self._send_again(packet_id):
                 room -= 1
-        self._window = 0 if waiting else self._limit
 
     def new_id(self) -> int:
         """A packet identifier for a request; `reserved` until it is discarded there."""
