@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pymodbus.client import ModbusTcpClient
 
@@ -73,6 +73,7 @@ def values(draw: st.DrawFn, data_type: DataType) -> Value:
 
 
 @pytest.mark.parametrize("data_type", NUMBERS)
+@settings(deadline=None)  # a shared machine may stall
 @given(data=st.data())
 def test_what_is_written_is_read(data_type: DataType, data: st.DataObject) -> None:
     field = Field(type=data_type, start=7, order=data.draw(orders))
@@ -86,6 +87,7 @@ def test_what_is_written_is_read(data_type: DataType, data: st.DataObject) -> No
 
 
 @pytest.mark.parametrize("data_type", JUDGE)
+@settings(deadline=None)  # a shared machine may stall
 @given(data=st.data())
 def test_numbers_as_pymodbus_reads_and_writes_them(data_type: DataType, data: st.DataObject) -> None:
     order = data.draw(orders)
@@ -100,6 +102,7 @@ def test_numbers_as_pymodbus_reads_and_writes_them(data_type: DataType, data: st
     assert decode_one(field, raw) == ((judged, 0) if math.isfinite(judged) else (None, NOT_A_VALUE))
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(
     st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12), st.integers(1, 30), orders
 )
@@ -166,6 +169,7 @@ def test_bcd(data_type: DataType, data: str, value: int | None) -> None:
     assert decode_one(Field(type=data_type, start=0), bytes.fromhex(data)) == expected
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.integers(0, 15), st.booleans(), orders, st.integers(0, 0xFFFF))
 def test_bits_of_a_register_are_read_and_written_by_mask(
     bit: int, on: bool, order: Order, content: int
@@ -219,6 +223,7 @@ factors = st.one_of(
 offsets = st.one_of(st.just(0.0), st.floats(-1e6, 1e6).map(lambda number: float(f"{number:.4f}")))
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.data(), factors, offsets)
 def test_scaled_values_are_the_exact_ones_rounded_once_and_write_back(
     data: st.DataObject, factor: float, offset: float
@@ -235,6 +240,7 @@ def test_scaled_values_are_the_exact_ones_rounded_once_and_write_back(
     assert encode(field, value) == registers
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False), factors, offsets)
 def test_scaled_floats(raw: float, factor: float, offset: float) -> None:
     field = Field(type=DataType.FLOAT32, start=0, scale=Scale.from_factor(factor, offset))
@@ -350,6 +356,7 @@ small_words = st.sampled_from(
 )
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(
     st.lists(any_field(), max_size=12),
     st.lists(st.one_of(small_words, st.binary(min_size=2, max_size=2)), min_size=20, max_size=20),
@@ -364,6 +371,7 @@ def test_a_block_of_anything_decodes_as_the_reference_says(fields: list[Field], 
     assert quality == (qualities if any(qualities) else 0)
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.lists(st.integers(3, 40), max_size=20), st.binary(min_size=6, max_size=6))
 def test_coils_anywhere_in_a_block(offsets: list[int], data: bytes) -> None:
     fields = [Field(type=DataType.BOOL, start=offset) for offset in offsets]
@@ -374,6 +382,7 @@ def test_coils_anywhere_in_a_block(offsets: list[int], data: bytes) -> None:
     assert quality == 0
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.integers(0, 9), st.integers(1, 50), st.binary(min_size=8, max_size=8))
 def test_a_row_of_coils(first: int, size: int, data: bytes) -> None:
     fields = [Field(type=DataType.BOOL, start=first + i) for i in range(size)]

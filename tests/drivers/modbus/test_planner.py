@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.modbus.planner import (
@@ -167,6 +167,7 @@ def is_allowed(block: list[Wanted], options: Options) -> bool:
     )
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(small_problems())
 def test_plans_are_as_short_as_the_best_of_all_partitions(problem: tuple[list[Wanted], Options]) -> None:
     fields, options = problem
@@ -201,6 +202,7 @@ def any_problem(draw: st.DrawFn) -> list[Wanted]:
     return fields
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(any_problem(), st.integers(0, 10), st.integers(13, 125))
 def test_every_field_lies_whole_in_one_block(fields: list[Wanted], max_hole: int, limit: int) -> None:
     plan = make_plan(fields, Options(max_hole=max_hole, max_registers=limit, max_bits=limit))
@@ -362,6 +364,7 @@ def test_verdicts_on_blocks_that_are_no_longer_planned_change_nothing() -> None:
     assert plan.accepted(whole) is plan
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(any_problem(), st.sets(st.tuples(st.sampled_from([HR, CO]), st.integers(0, 160)), max_size=8), LONGEST)
 def test_learning_converges_reads_all_that_is_legal_and_asks_little(
     fields: list[Wanted], illegal: set[tuple[Table, int]], longest: int
@@ -402,6 +405,7 @@ def refusals(plan: Plan, device: Device) -> int:
             return count
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.sets(st.integers(0, 99), max_size=5))
 def test_the_requests_of_a_search_are_bounded_by_holes_times_log(illegal: set[int]) -> None:
     device = Device({(HR, item) for item in illegal})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.modbus.wire import mbap
@@ -40,6 +40,7 @@ def test_the_example_of_the_guide() -> None:
     assert feed([adu]) == ([(0x1501, 0xFF, bytes.fromhex("0300040001"))], "")
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(frames_strategy, st.lists(st.integers(min_value=0)))
 def test_frames_come_back_however_the_stream_is_cut(frames: list[mbap.Frame], cuts: list[int]) -> None:
     stream = b"".join(mbap.encode(*frame) for frame in frames)
@@ -48,6 +49,7 @@ def test_frames_come_back_however_the_stream_is_cut(frames: list[mbap.Frame], cu
     assert feed([stream[i : i + 1] for i in range(len(stream))]) == (frames, "")
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.binary(max_size=1200), st.lists(st.integers(min_value=0)))
 def test_any_bytes_give_the_same_frames_or_the_same_error_however_cut(data: bytes, cuts: list[int]) -> None:
     whole = feed([data])
@@ -55,6 +57,7 @@ def test_any_bytes_give_the_same_frames_or_the_same_error_however_cut(data: byte
     assert feed([data[i : i + 1] for i in range(len(data))]) == whole
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(frames_strategy, st.binary(min_size=8, max_size=8).filter(lambda data: data[2:4] != b"\0\0"))
 def test_garbage_behind_good_frames_is_found_at_its_place(frames: list[mbap.Frame], garbage: bytes) -> None:
     stream = b"".join(mbap.encode(*frame) for frame in frames)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.modbus.wire import pdu
@@ -92,6 +92,7 @@ def test_bits_are_packed_from_the_least_significant_as_in_clause_6_1() -> None:
     assert pdu.pack_bits(status) == bytes.fromhex("CD6B05")
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.lists(st.booleans(), max_size=2000))
 def test_packed_bits_come_back(bits: list[bool]) -> None:
     packed = pdu.pack_bits(bits)
@@ -179,6 +180,7 @@ def test_requests_are_refused_with_the_code_of_the_standard(request_hex: str, co
     assert pdu.parse_request(bytes.fromhex(request_hex)) is code
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.binary(max_size=260))
 def test_any_request_is_understood_or_refused(data: bytes) -> None:
     parsed = pdu.parse_request(data)
@@ -190,6 +192,7 @@ def test_any_request_is_understood_or_refused(data: bytes) -> None:
     assert 2 <= size <= pdu.PDU_SIZE_MAX
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.binary(max_size=300))
 def test_a_client_refuses_requests_it_did_not_build(data: bytes) -> None:
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.modbus.wire import mbap, pdu
@@ -168,6 +168,7 @@ def test_a_data_model_that_gives_the_wrong_size_is_our_fault() -> None:
         )
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(
     st.lists(
         st.one_of(
@@ -217,6 +218,7 @@ def some_request(choice: int, start: int, count: int) -> bytes:
 request_strategy = st.builds(some_request, st.integers(0, 6), st.integers(0, 210), st.integers(1, 100))
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.lists(request_strategy, max_size=16), st.lists(st.integers(1, 40)))
 def test_back_to_back_every_request_is_answered_or_refused(requests: list[bytes], sizes: list[int]) -> None:
     client, server = ClientSession(max_in_flight=16), ServerSession(Plant())
@@ -235,6 +237,7 @@ def test_back_to_back_every_request_is_answered_or_refused(requests: list[bytes]
     assert client.counters.mismatched == client.counters.late == 0
 
 
+@settings(deadline=None)  # a shared machine may stall
 @given(st.lists(st.tuples(request_strategy, st.integers(0, 4), st.booleans())))
 def test_back_to_back_over_a_link_that_loses_delays_and_cuts(steps: list[tuple[bytes, int, bool]]) -> None:
     """Whatever the link does: one event for each request, and none from another request's answer."""
