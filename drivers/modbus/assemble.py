@@ -234,7 +234,11 @@ class _Devices:
             model = _device(spec)
             demotion = Demotion(after=model.demote.after, retry_ns=model.demote.retry_ns)
             device = Device(
-                name=spec.name, unit=model.unit, timeout_ns=self._link.timeout_ns, demotion=demotion
+                name=spec.name,
+                unit=model.unit,
+                timeout_ns=self._link.timeout_ns,
+                attempts=self._link.attempts,
+                demotion=demotion,
             )
             self._known[spec.name] = device
         return device

@@ -19,7 +19,6 @@ from gateway.core.quality import Quality
 
 _log = logging.getLogger("drivers.modbus")
 
-BUSY_ATTEMPTS_MAX: Final = 3  # how often a block that the device is too busy for is asked for in one scan
 BUSY_WAIT_NS: Final = 100_000_000
 
 _LOST: Final = q.BAD | q.COMM_LOST
@@ -42,10 +41,12 @@ class Demotion(msgspec.Struct, frozen=True):
 class Device:
     """A unit and its health. A device that does not answer costs its link one timeout per `retry_ns`."""
 
-    def __init__(self, *, name: str, unit: int, timeout_ns: int, demotion: Demotion) -> None:
+    def __init__(self, *, name: str, unit: int, timeout_ns: int, attempts: int, demotion: Demotion) -> None:
+        """`attempts`: how often one block is asked for in one scan, where the device is busy or silent."""
         self.name: Final = name
         self.unit: Final = unit
         self.timeout_ns: Final = timeout_ns
+        self.attempts: Final = attempts
         self.scans: list[Scan] = []
         self.reason = ""
         self.scan_count = 0
@@ -182,6 +183,9 @@ class Scan:
             assert isinstance(event, Mismatched)
             reason = f"wrong answer: found {event.found}, expected {event.expected}"
         self.device.failed(reason, now_ns)
+        if job.attempts < self.device.attempts and self.device.state != "demoted":
+            job.attempts += 1
+            return Verdict(now=(job,))
         self.aborted = _LOST
         return self.skip(job, _LOST)
 
@@ -214,7 +218,7 @@ class Scan:
         device.answered()
         if code == ExceptionCode.ILLEGAL_DATA_ADDRESS:
             return self._narrow(job)
-        if code in _BUSY and job.attempts < BUSY_ATTEMPTS_MAX:
+        if code in _BUSY and job.attempts < device.attempts:
             job.attempts += 1
             return Verdict(later=(job,))
         device.failure_count += 1

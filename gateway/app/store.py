@@ -58,6 +58,7 @@ class Store:
             config_version=site.version,
             notify=notify,
             clock=clock,
+            on_failure=self._failed,
             settings=JournalSettings(commit_interval_ms=max(1, site.journal.commit_ns // 1_000_000)),
             first_epoch=max(1, clock.wall_ns() // 1_000_000_000),
         )

@@ -335,7 +335,10 @@ class Report(Model):
 class Replay(Model):
     """How a backlog is sent after an outage."""
 
-    live_first: bool = Field(True, description="Whether new values overtake the backlog.")
+    live_first: bool = Field(
+        False,
+        description="Whether new values overtake the backlog; retain is then off for what comes late.",
+    )
     share: Annotated[float, Percent()] = Field(
         "30%",
         validate_default=True,

@@ -175,6 +175,11 @@ class Journal:
         for layout in layouts:
             self._layouts.register(layout)
 
+    def set_config_version(self, version: str) -> None:
+        """Layouts that are first used from now on are recorded under this version."""
+        for lane in self._each_lane:
+            lane.set_config_version(version)
+
     def append(self, batch: Batch, *, lane: Priority, stream: str) -> Group:
         """Accept a batch that the sequencer numbered; no I/O. The group is its `Receipt`, shared with others.
 

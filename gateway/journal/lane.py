@@ -213,6 +213,10 @@ class Lane:
         self._enforce()
         return cursor
 
+    def set_config_version(self, version: str) -> None:
+        """Of layouts defined from now on."""
+        self._config_version = version
+
     def forget(self, name: str) -> None:
         """Drop a cursor and whatever only it still needs."""
         del self.cursors[name]
