@@ -62,6 +62,7 @@ def test_any_bytes_give_the_same_frames_or_the_same_error_however_cut(data: byte
 def test_garbage_behind_good_frames_is_found_at_its_place(frames: list[mbap.Frame], garbage: bytes) -> None:
     stream = b"".join(mbap.encode(*frame) for frame in frames)
     found, error = feed([stream + garbage])
+    assert feed([bytes((byte,)) for byte in stream + garbage]) == (found, error)
     assert found == frames
     assert (
         f"byte {len(stream) + 2}: found protocol identifier 0x{garbage[2:4].hex()}, expected 0x0000" in error
