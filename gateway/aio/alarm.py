@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Final
 
 from gateway.core.clock import Clock
+
+_COARSE_TICK_NS: Final = 1_000_000  # uvloop counts its timers in whole milliseconds and may be early by one
 
 
 class Alarm:
@@ -15,7 +18,7 @@ class Alarm:
     a session whose deadline moves with every frame does not touch the loop's timer heap.
     """
 
-    __slots__ = ("_armed_ns", "_clock", "_deadline_ns", "_fire", "_handle", "_loop")
+    __slots__ = ("_armed_ns", "_clock", "_deadline_ns", "_fire", "_handle", "_loop", "_tick_ns")
 
     def __init__(self, *, loop: asyncio.AbstractEventLoop, clock: Clock, fire: Callable[[int], None]) -> None:
         self._loop = loop
@@ -24,6 +27,7 @@ class Alarm:
         self._handle: asyncio.TimerHandle | None = None
         self._armed_ns = 0
         self._deadline_ns: int | None = None
+        self._tick_ns = 1 if isinstance(loop, asyncio.BaseEventLoop) else _COARSE_TICK_NS
 
     def set(self, deadline_ns: int | None) -> None:
         """Fire at `deadline_ns` of the monotonic clock; None for never."""
@@ -43,8 +47,10 @@ class Alarm:
         if self._handle is not None:
             self._handle.cancel()
         self._armed_ns = deadline_ns
-        delay_ns = max(0, deadline_ns - self._clock.monotonic_ns())
-        self._handle = self._loop.call_later(delay_ns / 1e9, self._look)
+        tick_ns = self._tick_ns
+        # Whole ticks, rounded up: rounded down, the last fraction of one would be spent in looking again.
+        ticks = max(0, -(-(deadline_ns - self._clock.monotonic_ns()) // tick_ns))
+        self._handle = self._loop.call_later(ticks * tick_ns / 1e9, self._look)
 
     def _look(self) -> None:
         self._handle = None
