@@ -9,7 +9,7 @@ import msgspec
 
 from drivers.modbus import codec, field, planner
 from drivers.modbus.config import ModbusDevice, ModbusLink, ModbusTag
-from drivers.modbus.device import Demotion, Device, Scan
+from drivers.modbus.device import CompileDecode, Demotion, Device, Scan
 from drivers.modbus.driver import ModbusDriver
 from drivers.modbus.planner import Block, Plan
 from drivers.modbus.scan import Decode
@@ -205,19 +205,23 @@ class _Decoders:
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], Decode] = {}
 
-    def of(self, fields: tuple[field.Field, ...]) -> Callable[[Block], Decode]:
+    def of(self, fields: tuple[field.Field, ...]) -> CompileDecode:
         """What compiles the blocks of one scan."""
 
-        def compile_decode(block: Block) -> Decode:
+        def compile_decode(block: Block) -> tuple[Decode, tuple[int, ...]]:
             own = tuple(fields[column] for column in block.columns)
             key = (own, block.table, block.start, block.count)
             decode = self._known.get(key)
             if decode is None:
                 decode = codec.compile_block(own, table=block.table, start=block.start, count=block.count)
                 self._known[key] = decode
-            return decode
+            return decode, tuple(place for place, one in enumerate(own) if _is_plain_single(one))
 
         return compile_decode
+
+
+def _is_plain_single(one: field.Field) -> bool:
+    return one.type is field.DataType.FLOAT32 and one.scale is None
 
 
 class _Devices:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -28,6 +28,7 @@ _UNREACHABLE: Final = frozenset(
 )
 _MAP_FAULT: Final = frozenset({ExceptionCode.ILLEGAL_FUNCTION, ExceptionCode.ILLEGAL_DATA_VALUE})
 
+CompileDecode: TypeAlias = Callable[[Block], tuple[Decode, tuple[int, ...]]]
 DeviceState = Literal["ok", "degraded", "demoted", "unknown"]
 
 
@@ -126,8 +127,9 @@ class Scan:
         device: Device,
         layout: Layout,
         plan: Plan,
-        compile_decode: Callable[[Block], Decode],
+        compile_decode: CompileDecode,
     ) -> None:
+        """`compile_decode(block)`: its decoder, and the places of float32 values in it."""
         self.device: Final = device
         self.layout: Final = layout
         self.assembly: Final = Assembly(layout)
@@ -268,9 +270,8 @@ class Scan:
         read = self._compiled.get(block)
         if read is None:
             request = pdu.read(block.table, start=block.start, count=block.count)
-            read = BlockRead(
-                block=block, pdu=request, decode=self._compile_decode(block), columns=block.columns
-            )
+            decode, singles = self._compile_decode(block)
+            read = BlockRead(block=block, pdu=request, decode=decode, columns=block.columns, singles=singles)
             self._compiled[block] = read
         return read
 

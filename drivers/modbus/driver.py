@@ -62,6 +62,7 @@ class ModbusDriver:
         self.devices: Final = {scan.device.name: scan.device for scan, _every, _offset in scans.values()}
         self.schedule: Final[ScanSchedule[Scan]] = ScanSchedule()
         self._scans: Final = scans
+        self._has_continuous = not all(every_ns for _scan, every_ns, _offset in scans.values())
         self._writes: Final = dict(writes)
         self._sink = sink
         self._clock = clock
@@ -123,7 +124,9 @@ class ModbusDriver:
         now_ns = self._clock.monotonic_ns()
         if self._gap_ns:
             self._not_before_ns = now_ns + self._gap_ns
-        self._fill(now_ns)
+        # With several in flight, send the next ones a few at a time: a segment for each would cost more.
+        if self._urgent or self.session.capacity() * 2 >= self.max_in_flight:
+            self._fill(now_ns)
 
     def link_closing(self) -> None:
         """Modbus has no farewell."""
@@ -210,6 +213,8 @@ class ModbusDriver:
         scan.is_lost_told = False
         self.points_read += len(batch.values)
         self._sink.put(batch)
+        if self._has_continuous and not defer_ns:
+            defer_ns = self._sink.pause_ns()
         following = self._done(scan, now_ns, defer_ns=defer_ns)
         if following:
             self._start(following, now_ns)
@@ -308,7 +313,7 @@ class ModbusDriver:
         )
         if self._is_up:
             self._fill(self._clock.monotonic_ns())
-            self.endpoint.wake()
+            self.endpoint.flush()
         else:
             answer.set_result(Lost(None, was_sent=False))
         return await answer

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from gateway.core import quality as q
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Value
 from gateway.core.quality import Quality
+
+_SINGLE_MAX: Final = struct.unpack(">f", b"\x7f\x7f\xff\xff")[0]
 
 Decode: TypeAlias = Callable[[bytes], tuple[tuple[Value, ...], Quality | tuple[Quality, ...]]]
 
@@ -17,13 +20,24 @@ Decode: TypeAlias = Callable[[bytes], tuple[tuple[Value, ...], Quality | tuple[Q
 class BlockRead:
     """One request: its PDU, what it decodes to, and the columns of the layout these values belong to."""
 
-    __slots__ = ("block", "columns", "decode", "pdu", "quality", "raw", "values")
+    __slots__ = ("_exact", "block", "columns", "decode", "pdu", "quality", "raw", "singles", "values")
 
-    def __init__(self, *, block: Any, pdu: bytes, decode: Decode, columns: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        *,
+        block: Any,
+        pdu: bytes,
+        decode: Decode,
+        columns: tuple[int, ...],
+        singles: tuple[int, ...] = (),
+    ) -> None:
+        """`singles`: places of float32 values as the device sent them, to be shown without false digits."""
         self.block: Final = block  # as the planner made it
         self.pdu: Final = pdu
         self.decode: Final = decode
         self.columns: Final = columns
+        self.singles: Final = singles
+        self._exact: tuple[Value, ...] = ()  # as decoded, before false digits were taken off
         self.raw = b""
         self.values: tuple[Value, ...] = ()
         self.quality: Quality | tuple[Quality, ...] = q.GOOD
@@ -31,14 +45,35 @@ class BlockRead:
     def take(self, data: bytes) -> None:
         """An answer came. Equal bytes give the very same tuple, which later comparisons see by identity."""
         if data != self.raw:
-            self.values, self.quality = self.decode(data)
+            values, self.quality = self.decode(data)
+            self.values = self._shortened(values) if self.singles else values
             self.raw = data
+
+    def _shortened(self, values: tuple[Value, ...]) -> tuple[Value, ...]:
+        """Only what changed is worked on."""
+        before, out = self._exact, list(values)
+        if before:
+            shown = self.values
+            places = []
+            for place in self.singles:
+                if values[place] == before[place]:
+                    out[place] = shown[place]
+                elif values[place] is not None:
+                    places.append(place)
+        else:
+            places = [place for place in self.singles if values[place] is not None]
+        short = shortest_singles([cast("float", values[place]) for place in places])
+        for place, value in zip(places, short, strict=True):
+            out[place] = value
+        self._exact = values
+        return tuple(out)
 
     def fail(self, quality: Quality) -> None:
         """No value could be read."""
         self.values = (None,) * len(self.columns)
         self.quality = quality
         self.raw = b""
+        self._exact = ()
 
 
 class Assembly:
@@ -120,3 +155,39 @@ class Assembly:
 def _column(block: BlockRead) -> tuple[Quality, ...]:
     quality = block.quality
     return quality if isinstance(quality, tuple) else (quality,) * len(block.columns)
+
+
+def shortest_singles(values: Sequence[float]) -> list[float]:
+    """For each float32 the float whose shortest decimal is also the shortest one that means the same float32.
+
+    231.32960510253906 becomes 231.3296: both are the same 32 bits, and the device never said more. All at
+    once with seven digits, then those for which that is not enough.
+    """
+    short = _rounded(values, 7)
+    wrong = [
+        place
+        for place, (one, value) in enumerate(zip(_as_single(short), values, strict=True))
+        if one != value
+    ]
+    if wrong:
+        rest = [values[place] for place in wrong]
+        eight = _rounded(rest, 8)
+        nine = _rounded(rest, 9)  # nine digits tell every float32 from its neighbours
+        checked = _as_single(eight)
+        for number, place in enumerate(wrong):
+            short[place] = eight[number] if checked[number] == rest[number] else nine[number]
+    return short
+
+
+def _rounded(values: Sequence[float], digits: int) -> list[float]:
+    return [float(text) for text in ((f"%.{digits}g " * len(values)) % tuple(values)).split()]
+
+
+def _as_single(values: Sequence[float]) -> tuple[float, ...]:
+    """Rounded to the nearest float32; what is too large for one becomes the largest."""
+    form = f"<{len(values)}f"
+    try:
+        return struct.unpack(form, struct.pack(form, *values))
+    except OverflowError:
+        within = [min(max(value, -_SINGLE_MAX), _SINGLE_MAX) for value in values]
+        return struct.unpack(form, struct.pack(form, *within))

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import errno
 import logging
 import random
 import ssl
 from typing import Final
 
-from gateway.aio.pump import Owner, Pump, Traffic
+from gateway.aio.pump import Owner, Pump, Traffic, explain
 from gateway.core.clock import Clock
 
 _log = logging.getLogger("gateway.link")
@@ -18,6 +17,7 @@ _log = logging.getLogger("gateway.link")
 _STABLE_NS: Final = 5_000_000_000  # a connection that lived this long starts the backoff anew
 _CLOSE_TIMEOUT_S: Final = 1.0
 STOPPING: Final = "stopping"
+GIVEN_UP: Final = "given up while it was being made"
 
 
 class LinkState(enum.Enum):
@@ -75,30 +75,61 @@ class TcpEndpoint:
         self._backoff = backoff or Backoff(first_s=0.25, limit_s=30.0)
         self._pump: Pump | None = None
         self._was_down = False  # whether the loss was logged already
+        self._keeper: asyncio.Task[object] | None = None
+        self._failure: Exception | None = None
 
     def wake(self) -> None:
         """The session has something to send."""
         if self._pump is not None:
             self._pump.wake()
 
+    def flush(self) -> None:
+        """The session has something urgent to send."""
+        if self._pump is not None:
+            self._pump.flush()
+
     def drop(self, reason: str) -> None:
         """Close the current connection; a new one is made after the backoff."""
         if self._pump is not None:
             self._pump.drop(reason)
 
+    def fail(self, error: Exception) -> None:
+        """A fault of the owner outside of the pump's calls, a timer's say: `keep` ends and raises it."""
+        if self._keeper is not None and self._failure is None:
+            self._failure = error
+            self._keeper.cancel()
+
     async def keep(self, owner: Owner) -> None:
-        """Connect and pump until cancelled; on cancellation what the session queued is still sent."""
+        """Connect and pump until cancelled; on cancellation what the session queued is still sent.
+
+        Raises what the owner or its session raised, and what `fail` was given.
+        """
+        keeper = self._begin()
         try:
             while True:
                 opened_ns = await self._connect_and_pump(owner)
                 if opened_ns is not None and self._clock.monotonic_ns() - opened_ns > _STABLE_NS:
                     self._backoff.reset()
                 await asyncio.sleep(self._backoff.wait_s())
+        except asyncio.CancelledError:
+            if self._failure is None or keeper.uncancel():
+                raise
+            raise self._failure from None
         finally:
-            if self._pump is not None:
-                await self._pump.close(STOPPING, timeout_s=_CLOSE_TIMEOUT_S)
-            self._pump = None
-            self.state = LinkState.DOWN
+            self._keeper = None
+            try:
+                if self._pump is not None:
+                    await self._pump.close(STOPPING, timeout_s=_CLOSE_TIMEOUT_S)
+            finally:
+                self._pump = None
+                self.state = LinkState.DOWN
+
+    def _begin(self) -> asyncio.Task[object]:
+        keeper = asyncio.current_task()
+        assert keeper is not None
+        self._keeper = keeper
+        self._failure = None
+        return keeper
 
     async def _connect_and_pump(self, owner: Owner) -> int | None:
         loop = asyncio.get_running_loop()
@@ -119,11 +150,16 @@ class TcpEndpoint:
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError:
+            pump.drop(GIVEN_UP)
             self._note_down(f"no connection within {self._connect_timeout_s:g} s")
             return None
         except (OSError, ssl.SSLError) as error:
+            pump.drop(GIVEN_UP)
             self._note_down(explain(error))
             return None
+        except asyncio.CancelledError:
+            pump.drop(GIVEN_UP)
+            raise
         self.state = LinkState.UP
         if self._was_down:
             _log.info("link is back", extra={"link": self.name, "address": self.address})
@@ -134,6 +170,8 @@ class TcpEndpoint:
         reason = await asyncio.shield(pump.lost)
         self._pump = None
         self._note_down(reason)
+        if pump.error is not None:
+            raise pump.error
         return opened_ns
 
     def _note_down(self, reason: str) -> None:
@@ -146,23 +184,3 @@ class TcpEndpoint:
                 "link is down, trying again until it is back",
                 extra={"link": self.name, "address": self.address, "reason": reason},
             )
-
-
-_PLAIN_WORDS: Final[dict[int, str]] = {
-    errno.ECONNREFUSED: "connection refused: nothing listens there",
-    errno.EHOSTUNREACH: "host unreachable",
-    errno.ENETUNREACH: "network unreachable",
-    errno.ECONNRESET: "connection reset by peer",
-    errno.EPIPE: "connection closed by peer",
-}
-
-
-def explain(error: BaseException) -> str:
-    """An operating system error in one line for people."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"TLS certificate refused: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {error.reason or error}"
-    if isinstance(error, OSError) and error.errno in _PLAIN_WORDS:
-        return _PLAIN_WORDS[error.errno]
-    return str(error) or type(error).__name__

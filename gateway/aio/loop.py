@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
-SWITCH_INTERVAL_S: Final = 0.0005
+SWITCH_INTERVAL_S: Final = 0.0001
 """How long the loop keeps the interpreter from a thread that came back from the disk.
 
 Python's 5 ms would be paid several times by a command that waits for its audit line while the loop is busy.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
+import ssl
 from typing import Any, Final, Protocol
 
 from gateway.aio.alarm import Alarm
@@ -12,6 +15,7 @@ from gateway.core.session import Session
 
 _WRITE_HIGH_BYTES: Final = 256 * 1024  # above it the session keeps what it has
 _DRAIN_LOOK_S: Final = 0.002
+_UNACKNOWLEDGED_MS: Final = 20_000  # TCP_USER_TIMEOUT, tcp(7): a peer that vanished without a word is noticed
 
 
 class Owner(Protocol):
@@ -53,12 +57,17 @@ class Traffic:
 
 
 class Pump(asyncio.Protocol):
-    """One connection's life: from `connection_made` to `connection_lost`."""
+    """One connection's life: from `connection_made` to `connection_lost`.
+
+    What the owner or the session raises, other than `RemoteProtocolError`, ends the link and is left in
+    `error`: whoever awaits `lost` raises it, so that a fault shows and does not leave a link half alive.
+    """
 
     def __init__(
         self, owner: Owner, *, clock: Clock, loop: asyncio.AbstractEventLoop, traffic: Traffic
     ) -> None:
         self.lost: asyncio.Future[str] = loop.create_future()
+        self.error: Exception | None = None
         self._owner = owner
         self._session = owner.session
         self._clock = clock
@@ -77,10 +86,14 @@ class Pump(asyncio.Protocol):
         """The session has something to send: do so in this turn of the loop, once for all callers."""
         if not self._is_wake_due:
             self._is_wake_due = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._on_wake)
+
+    def flush(self) -> None:
+        """As `wake`, at once: for what cannot wait for the other work of this turn."""
+        self._flush()
 
     def drop(self, reason: str) -> None:
-        """Close the link at once because of `reason`."""
+        """Close the link at once because of `reason`; one that is not open yet never will be."""
         self._reason = self._reason or reason
         if self._transport is not None:
             self._transport.abort()
@@ -95,32 +108,43 @@ class Pump(asyncio.Protocol):
         transport = self._transport
         if transport is not None:
             transport.close()
-            await asyncio.wait([self.lost], timeout=timeout_s)
-            transport.abort()
+            try:
+                await asyncio.wait([self.lost], timeout=timeout_s)
+            finally:
+                transport.abort()
+            await asyncio.wait([self.lost], timeout=timeout_s)  # the owner is told before this returns
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The link is open."""
         assert isinstance(transport, asyncio.Transport) or hasattr(transport, "write")
-        self._transport = transport  # type: ignore[assignment]  # uvloop's transports only duck-type
+        if self._reason:  # dropped while it was being made
+            transport.abort()  # type: ignore[attr-defined]  # uvloop's transports only duck-type
+            return
+        self._transport = transport  # type: ignore[assignment]  # as above
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES, low=_WRITE_HIGH_BYTES // 4)  # type: ignore[union-attr]  # as above
+        _notice_silence(transport)
         self._traffic.connects += 1
-        self._owner.link_up()
-        self._flush()
+        try:
+            self._owner.link_up()
+            self._flush()
+        except Exception as error:  # noqa: BLE001 - raised where the link is kept
+            self._crash(error)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
         self._traffic.bytes_received += len(data)
         try:
             events = self._session.receive(data, self._clock.monotonic_ns())
+            if events:
+                self._owner.link_events(events)
+            self._flush()
         except RemoteProtocolError as error:
             self._traffic.protocol_errors += 1
             self.drop(str(error))
-            return
-        if events:
-            self._owner.link_events(events)
-        self._flush()
+        except Exception as error:  # noqa: BLE001 - raised where the link is kept
+            self._crash(error)
 
     def eof_received(self) -> bool:
         """The peer closed its side: so do we."""
@@ -134,38 +158,58 @@ class Pump(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The peer caught up."""
         self._is_paused = False
-        self._flush()
+        self._on_wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The link is gone."""
         self._alarm.cancel()
-        self._transport = None
-        self._traffic.losses += 1
-        reason = self._reason or (f"{exc}" if exc else "closed")
-        self._owner.link_down(reason)
-        events = self._session.lost(self._clock.monotonic_ns())
-        if events:
-            self._owner.link_events(events)
+        reason = self._reason or (explain(exc) if exc else "closed")
+        if self._transport is not None:  # else the owner never heard of it
+            self._transport = None
+            self._traffic.losses += 1
+            self._tell_lost(reason)
         if not self.lost.done():
             self.lost.set_result(reason)
 
     # Inside
 
+    def _tell_lost(self, reason: str) -> None:
+        try:
+            try:
+                self._owner.link_down(reason)
+            finally:
+                events = self._session.lost(self._clock.monotonic_ns())
+                if events:
+                    self._owner.link_events(events)
+        except Exception as error:  # noqa: BLE001 - raised where the link is kept
+            self._crash(error)
+
+    def _crash(self, error: Exception) -> None:
+        """A fault of ours: end the link, for what the owner knows of it is no longer sure."""
+        self.error = self.error or error
+        self.drop(f"a fault of the gateway itself: {type(error).__name__}: {error}")
+
+    def _on_wake(self) -> None:
+        try:
+            self._flush()
+        except Exception as error:  # noqa: BLE001 - raised where the link is kept
+            self._crash(error)
+
     def _flush(self) -> None:
         self._is_wake_due = False
         transport = self._transport
-        if transport is None or self._is_paused:
+        if transport is None:
             return
-        now = self._clock.monotonic_ns()
-        chunks = self._session.to_send(now)
-        if chunks:
-            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            self._traffic.bytes_sent += len(data)
-            transport.write(data)
-            if not self._is_drain_due:
-                self._is_drain_due = True
-                self._loop.call_soon(self._look_drained)
-        self._alarm.set(self._session.deadline_ns())
+        if not self._is_paused:
+            chunks = self._session.to_send(self._clock.monotonic_ns())
+            if chunks:
+                data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                self._traffic.bytes_sent += len(data)
+                transport.write(data)
+                if not self._is_drain_due:
+                    self._is_drain_due = True
+                    self._loop.call_soon(self._look_drained)
+        self._alarm.set(self._session.deadline_ns())  # also of a peer that takes nothing
 
     def _look_drained(self) -> None:
         transport = self._transport
@@ -176,20 +220,52 @@ class Pump(asyncio.Protocol):
             self._loop.call_later(_DRAIN_LOOK_S, self._look_drained)
             return
         self._is_drain_due = False
-        events = self._session.sent(self._clock.monotonic_ns())
-        if events:
-            self._owner.link_events(events)
-            self._flush()
+        try:
+            events = self._session.sent(self._clock.monotonic_ns())
+            if events:
+                self._owner.link_events(events)
+                self._flush()
+        except Exception as error:  # noqa: BLE001 - raised where the link is kept
+            self._crash(error)
 
     def _on_deadline(self, now_ns: int) -> None:
         if self._transport is None:
             return
         try:
             events = self._session.on_deadline(now_ns)
+            if events:
+                self._owner.link_events(events)
+            self._flush()
         except RemoteProtocolError as error:
             self._traffic.protocol_errors += 1
             self.drop(str(error))
-            return
-        if events:
-            self._owner.link_events(events)
-        self._flush()
+        except Exception as error:  # noqa: BLE001 - raised where the link is kept
+            self._crash(error)
+
+
+def _notice_silence(transport: asyncio.BaseTransport) -> None:
+    peer = transport.get_extra_info("socket")
+    if peer is not None and peer.family in {socket.AF_INET, socket.AF_INET6}:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+
+
+_PLAIN_WORDS: Final[dict[int, str]] = {
+    errno.ECONNREFUSED: "connection refused: nothing listens there",
+    errno.EHOSTUNREACH: "host unreachable",
+    errno.ENETUNREACH: "network unreachable",
+    errno.ECONNRESET: "connection reset by peer",
+    errno.EPIPE: "connection closed by peer",
+    errno.ETIMEDOUT: "the peer vanished: nothing sent was acknowledged in time",
+}
+
+
+def explain(error: BaseException) -> str:
+    """An operating system error in one line for people."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"TLS certificate refused: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or error}"
+    if isinstance(error, OSError) and error.errno in _PLAIN_WORDS:
+        return _PLAIN_WORDS[error.errno]
+    return str(error) or type(error).__name__

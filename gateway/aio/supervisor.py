@@ -25,6 +25,7 @@ class Supervisor:
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._launched: set[asyncio.Task[None]] = set()
         self.crashes: Final[dict[str, int]] = {}
 
     async def __aenter__(self) -> Self:
@@ -34,7 +35,7 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: object
     ) -> None:
-        for task in self._tasks.values():
+        for task in (*self._tasks.values(), *self._launched):
             task.cancel()
         await self._group.__aexit__(kind, error, trace)  # type: ignore[arg-type]  # traceback
 
@@ -48,7 +49,9 @@ class Supervisor:
 
     def launch(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` once, beside everything else; its crash is logged and goes no further."""
-        self._group.create_task(self._once(name, work), name=name)
+        task = self._group.create_task(self._once(name, work), name=name)
+        self._launched.add(task)
+        task.add_done_callback(self._launched.discard)
 
     async def stop(self, name: str, *, timeout_s: float = 3.0) -> None:
         """Cancel one and wait for its end, at most `timeout_s`."""
@@ -75,7 +78,9 @@ class Supervisor:
 
     async def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         backoff = Backoff(first_s=_FIRST_WAIT_S, limit_s=_LIMIT_WAIT_S)
+        clock_s = asyncio.get_running_loop().time
         while True:
+            started_s = clock_s()
             try:
                 await run()
             except InvariantError:
@@ -85,6 +90,8 @@ class Supervisor:
                 if _is_stopping():
                     _log.exception("task crashed while it was stopped", extra={"task": name})
                     return
+                if clock_s() - started_s > _LIMIT_WAIT_S:
+                    backoff.reset()
                 wait_s = backoff.wait_s()
                 facts = {"task": name, "wait_s": round(wait_s, 1)}
                 _log.exception("task crashed, starting it again", extra=facts)

@@ -44,8 +44,12 @@ class CommandDesk:
         clock: Clock,
         launch: Callable[[str, Coroutine[Any, Any, None]], None],
         target_of: Callable[[str], CommandTarget | None],
+        hold: Callable[[], None],
+        release: Callable[[], None],
     ) -> None:
-        """`target_of(device)`: the driver that writes to it."""
+        """`target_of(device)`: the driver that writes to it. Between `hold` and `release` a command is urgent."""
+        self._hold = hold
+        self._release = release
         self._gatekeeper = gatekeeper
         self._clock = clock
         self._launch = launch
@@ -90,6 +94,7 @@ class CommandDesk:
             uplink.session.acknowledge(message)
             return
         self._under_way += 1
+        self._hold()
         self._launch("command", self._handle(uplink, message, rule, said))
 
     def _understood(
@@ -116,6 +121,7 @@ class CommandDesk:
             nonlocal is_open
             if is_open:
                 is_open = False
+                self._release()
                 uplink.session.acknowledge(message)
                 uplink.endpoint.wake()
 

@@ -187,6 +187,8 @@ class Gateway:
             clock=self._clock,
             launch=self._supervisor.launch,
             target_of=self._target_of,
+            hold=self.hub.hold,
+            release=self.hub.release,
         )
         self.status = Status(self, clock=self._clock, site=site)
         self._apply(compiled)

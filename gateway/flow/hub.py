@@ -16,6 +16,10 @@ from gateway.flow.image import Image
 from gateway.flow.outbox import Outbox
 from gateway.flow.report import Reporter, ReportPolicy
 
+PAUSE_ABOVE: Final = 32  # records in a live window
+PAUSE_NS_EACH: Final = 50_000  # about what a record costs on its whole way
+PAUSE_NS_MAX: Final = 50_000_000
+URGENT_PAUSE_NS: Final = 10_000_000  # a command needs less until it is sent
 _NEVER_NS: Final = 1 << 63
 
 
@@ -123,6 +127,8 @@ class Hub:
         self._seq = 0
         self._set_alarm = set_alarm
         self._feeds: dict[Layout, tuple[_Feed, ...]] = {}
+        self._outboxes: tuple[Outbox, ...] = ()
+        self._urgent = 0
         self._heap: list[tuple[int, int, _Feed]] = []
         self._pushes = 0
         self._receipts: dict[Priority, Receipt] = {}  # the newest of each lane
@@ -141,6 +147,8 @@ class Hub:
                     reporter = before.reporter
                 feeds.setdefault(layout, []).append(_Feed(stream, reporter, outboxes))
         self._feeds = {layout: tuple(found) for layout, found in feeds.items()}
+        own = [outbox for found in self._feeds.values() for feed in found for outbox in feed.outboxes]
+        self._outboxes = tuple(dict.fromkeys(own))
         self._heap = []
         for found in self._feeds.values():
             for feed in found:
@@ -177,6 +185,25 @@ class Hub:
     def is_blocked(self) -> bool:
         """Whether the journal pushes back."""
         return self._journal.is_blocked()
+
+    def hold(self) -> None:
+        """Something urgent is under way: reading without a period waits a moment. Goes with `release`."""
+        self._urgent += 1
+
+    def release(self) -> None:
+        """It is on its way."""
+        self._urgent -= 1
+
+    def pause_ns(self) -> int:
+        """Grows with what waits in the fullest live window: `continuous` settles at what all can carry.
+
+        Bounded, so that a broker that takes nothing slows such reading down and does not stop it. An uplink
+        that is away or behind asks for nothing: its values are on disk.
+        """
+        if self._urgent:
+            return URGENT_PAUSE_NS
+        waiting = max([outbox.lag for outbox in self._outboxes], default=0)
+        return 0 if waiting <= PAUSE_ABOVE else min(PAUSE_NS_MAX, waiting * PAUSE_NS_EACH)
 
     def on_commit(self, lane: Priority, callback: Callable[[], None]) -> None:
         """Call back once everything put so far is on disk."""

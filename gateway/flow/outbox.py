@@ -242,6 +242,11 @@ class Outbox:
         return self.in_flight + len(self._tail) + stored
 
     @property
+    def lag(self) -> int:
+        """Records waiting in memory for an uplink that is there and keeps up; 0 where the journal serves."""
+        return 0 if self._holes or not self.is_online else len(self._tail)
+
+    @property
     def window(self) -> int:
         """Records waiting in memory."""
         return len(self._tail)
