@@ -47,7 +47,7 @@ class CommandDesk:
         hold: Callable[[], None],
         release: Callable[[], None],
     ) -> None:
-        """`target_of(device)`: the driver that writes to it. Between `hold` and `release` a command is urgent."""
+        """`target_of(device)`: the driver that writes to it. Between `hold` and `release` it is urgent."""
         self._hold = hold
         self._release = release
         self._gatekeeper = gatekeeper
