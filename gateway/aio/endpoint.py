@@ -150,15 +150,15 @@ class TcpEndpoint:
                     server_hostname=self._host if self._tls else None,
                 )
         except TimeoutError:
-            pump.drop(GIVEN_UP)
+            pump.abandon(GIVEN_UP)
             self._note_down(f"no connection within {self._connect_timeout_s:g} s")
             return None
         except (OSError, ssl.SSLError) as error:
-            pump.drop(GIVEN_UP)
+            pump.abandon(GIVEN_UP)
             self._note_down(explain(error))
             return None
         except asyncio.CancelledError:
-            pump.drop(GIVEN_UP)
+            pump.abandon(GIVEN_UP)
             raise
         self.state = LinkState.UP
         if self._was_down:

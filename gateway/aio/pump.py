@@ -93,10 +93,15 @@ class Pump(asyncio.Protocol):
         self._flush()
 
     def drop(self, reason: str) -> None:
-        """Close the link at once because of `reason`; one that is not open yet never will be."""
+        """Close the link at once because of `reason`."""
         self._reason = self._reason or reason
         if self._transport is not None:
             self._transport.abort()
+
+    def abandon(self, reason: str) -> None:
+        """The attempt to connect was given up: what is open is closed, what is not never will be."""
+        self.drop(reason)
+        self.connection_lost(None)  # uvloop does not say so where the link was made just now
 
     async def close(self, reason: str, *, timeout_s: float) -> None:
         """Send what the session still queued, then close; abort when the peer takes it too slowly."""
