@@ -68,6 +68,7 @@ def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[s
     compiled: list[ScanParts] = []
     problems: list[Problem] = []
     for device in devices:
+        problems += _write_problems(device)
         classes: dict[str, list[TagSpec]] = {}
         for tag in device.tags.values():
             classes.setdefault(tag.model.scan, []).append(tag)
@@ -249,6 +250,24 @@ class _Devices:
 
 
 # --- writing -----------------------------------------------------------------------------------------------
+
+
+def _write_problems(device: DeviceSpec) -> Iterable[Problem]:
+    """What only tag and device together show."""
+    model = _device(device)
+    for spec in device.tags.values():
+        tag = _tag(spec)
+        if tag.write is None:
+            continue
+        path = (*spec.path, "write")
+        if tag.bit is not None and model.bit_write == "refuse":
+            found = f"write for bit {tag.bit} of {tag.at}"
+            yield Problem(path, found, "bit_write: mask (FC 22) or rmw at the device, or no write")
+        function = tag.write.function or model.write_function
+        if tag.write.function is None and function == "single" and tag.count > 1:
+            found = f"write for {tag.count} registers of a device with write_function: single"
+            yield Problem(path, found, "function: multiple here, or no write")
+
 
 _FUNCTIONS: Final = {function.value: function for function in WriteFunction}
 _BIT_WRITES: Final = {how.value: how for how in BitWrite}

@@ -52,9 +52,11 @@ class Device:
         self.reason = ""
         self.scan_count = 0
         self.failure_count = 0
+        self.asked_again_ns = 0
+        self.is_away = False  # it was demoted, and its other scans were told
         self._demotion = demotion
         self._failures_in_row = 0
-        self._asked_again_ns = 0
+        self._failed_ns = -1
         self._has_answered = False
 
     @property
@@ -68,14 +70,21 @@ class Device:
 
     def is_left_alone(self, now_ns: int) -> bool:
         """Whether it failed too often and it is not yet time to try again."""
-        return self._failures_in_row >= self._demotion.after and now_ns < self._asked_again_ns
+        return self._failures_in_row >= self._demotion.after and now_ns < self.asked_again_ns
 
-    def failed(self, reason: str, now_ns: int) -> None:
-        """No answer, or one that cannot be used."""
+    def failed(self, reason: str, now_ns: int, *, sent_ns: int) -> None:
+        """No answer, or one that cannot be used.
+
+        What was sent before the last failure showed is the same failure: several requests in flight, and one
+        silence, are not several failures in a row.
+        """
         self.failure_count += 1
-        self._failures_in_row += 1
-        self._asked_again_ns = now_ns + self._demotion.retry_ns
         self.reason = reason
+        if sent_ns < self._failed_ns:
+            return
+        self._failed_ns = now_ns
+        self._failures_in_row += 1
+        self.asked_again_ns = now_ns + self._demotion.retry_ns
         if self._failures_in_row == self._demotion.after:
             _log.warning(
                 "device does not answer, asking it less often until it does",
@@ -91,19 +100,20 @@ class Device:
 
     def link_back(self) -> None:
         """A new connection: try at once."""
-        self._asked_again_ns = 0
+        self.asked_again_ns = 0
 
 
 class ReadJob:
     """One block of one running scan, in the link's queue."""
 
-    __slots__ = ("attempts", "block", "is_probe", "scan")
+    __slots__ = ("attempts", "block", "is_probe", "scan", "sent_ns")
 
     def __init__(self, scan: Scan, block: BlockRead, *, is_probe: bool = False) -> None:
         self.scan = scan
         self.block = block
         self.is_probe = is_probe
         self.attempts = 1
+        self.sent_ns = 0
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -134,6 +144,7 @@ class Scan:
         self.layout: Final = layout
         self.assembly: Final = Assembly(layout)
         self.is_lost_told = False  # whether the sink knows already that nothing can be read
+        self.is_owed = False  # it was left out, or shown as lost: read as soon as that is possible
         self.aborted: Quality = 0  # why the rest of this run is not sent
         self._plan = plan
         self._compile_decode = compile_decode
@@ -141,7 +152,8 @@ class Scan:
         self._waiting = 0
         self._run: list[BlockRead] = []  # the blocks of this run, refused ones replaced by their halves
         self._has_learned = False
-        self._faults: set[tuple[Block, int]] = set()  # what was logged already
+        self._faults: dict[Block, int] = {}  # what is refused for a fault, by code; was logged
+        device.scans.append(self)
         self._install()
 
     def start(self, now_ns: int) -> list[ReadJob]:
@@ -170,7 +182,7 @@ class Scan:
             if job.is_probe:
                 self._run.append(job.block)
             if self._faults:
-                self._faults = {fault for fault in self._faults if fault[0] != job.block.block}
+                self._faults.pop(job.block.block, None)
             if self._plan.is_learning:
                 self._learn(self._plan.accepted(job.block.block))
             self.device.answered()
@@ -178,13 +190,14 @@ class Scan:
         if isinstance(event, Refused):
             return self._refused(job, event.code, now_ns)
         if isinstance(event, Lost):
+            self.aborted = _LOST
             return self.skip(job, _LOST)
         if isinstance(event, TimedOut):
             reason = f"no answer within {self.device.timeout_ns // 1_000_000} ms"
         else:
             assert isinstance(event, Mismatched)
             reason = f"wrong answer: found {event.found}, expected {event.expected}"
-        self.device.failed(reason, now_ns)
+        self.device.failed(reason, now_ns, sent_ns=job.sent_ns)
         if job.attempts < self.device.attempts and self.device.state != "demoted":
             job.attempts += 1
             return Verdict(now=(job,))
@@ -201,8 +214,18 @@ class Scan:
         """The run is complete: make the assembly ready for its batch."""
         if self._has_learned:
             self.assembly.set_blocks(self._run, missing=self._missing())
-        if not self.aborted and not self._faults and not self._plan.dead_columns:
-            self.device.reason = ""
+        device = self.device
+        if device.reason and not self.aborted:
+            device.reason = next((scan.complaint for scan in device.scans if scan.complaint), "")
+
+    @property
+    def complaint(self) -> str:
+        """What this scan cannot read, for people; empty where it reads all."""
+        for block, code in self._faults.items():
+            return f"{block.span}: {pdu.meaning(code)}"
+        for column in sorted(self._plan.dead_columns):
+            return f"{self.layout.points[column].name}: the device has no such address"
+        return ""
 
     def settle(self) -> None:
         """The batch was made: use what was learned from the next run on."""
@@ -214,7 +237,7 @@ class Scan:
     def _refused(self, job: ReadJob, code: int, now_ns: int) -> Verdict:
         device = self.device
         if code in _UNREACHABLE:
-            device.failed(pdu.meaning(code), now_ns)
+            device.failed(pdu.meaning(code), now_ns, sent_ns=job.sent_ns)
             self.aborted = _LOST
             return self.skip(job, _LOST)
         device.answered()
@@ -291,8 +314,8 @@ class Scan:
 
     def _log_fault(self, block: Block, code: int) -> None:
         self.device.reason = f"{block.span}: {pdu.meaning(code)}"
-        if (block, code) not in self._faults:
-            self._faults.add((block, code))
+        if self._faults.get(block) != code:
+            self._faults[block] = code
             _log.warning(
                 "device refuses to read",
                 extra={"device": self.device.name, "block": str(block.span), "reason": pdu.meaning(code)},

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
 from drivers.modbus.wire.client import ClientSession, Event, Lost
-from drivers.modbus.write import Step, WriteTarget
+from drivers.modbus.write import BitWrite, Step, WriteTarget
 from gateway.aio.alarm import Alarm
-from gateway.aio.endpoint import STOPPING, LinkState, TcpEndpoint
+from gateway.aio.endpoint import LinkState, TcpEndpoint
 from gateway.core import quality as q
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
 from gateway.core.point import Layout
 from gateway.core.ports import Sink
-from gateway.flow.schedule import ScanSchedule
+from gateway.flow.schedule import ScanSchedule, on_grid
 
 _BLOCKED_WAIT_NS: Final = 200_000_000  # how long scans pause when storage pushes back, before asking again
-_DOWN_WAIT_NS: Final = 100_000_000  # how soon a continuous scan looks again whether its link is up
+_DOWN_WAIT_NS: Final = 500_000_000  # how soon a scan looks again whether its link is known to be down
 URGENT_MAX: Final = 256  # requests for commands waiting at once; more are rejected
 
 
@@ -60,7 +60,7 @@ class ModbusDriver:
         self.endpoint: Final = endpoint
         self.session: Final = session
         self.devices: Final = {scan.device.name: scan.device for scan, _every, _offset in scans.values()}
-        self.schedule: Final[ScanSchedule[Scan]] = ScanSchedule()
+        self.schedule: ScanSchedule[Scan] = ScanSchedule()
         self._scans: Final = scans
         self._has_continuous = not all(every_ns for _scan, every_ns, _offset in scans.values())
         self._writes: Final = dict(writes)
@@ -70,7 +70,10 @@ class ModbusDriver:
         self.max_in_flight: Final = max_in_flight
         self._gap_ns = gap_ns
         self._not_before_ns = 0  # the gap behind the last answer
+        self._is_gap_awaited = False
         self._urgent: deque[Request] = deque()
+        self._asked: set[Request] = set()  # those without an answer, urgent and sent
+        self._turns = _turns(self._writes.values())
         self._reads: deque[ReadJob] = deque()
         self._later: deque[tuple[int, ReadJob]] = (
             deque()
@@ -86,19 +89,28 @@ class ModbusDriver:
     async def run(self) -> None:
         """Keep the link open and the schedule going until cancelled."""
         loop = asyncio.get_running_loop()
-        self._alarm = Alarm(loop=loop, clock=self._clock, fire=self._tick)
-        start_ns = self._clock.monotonic_ns()
-        if not self.schedule.entries():
-            for scan, every_ns, offset_ns in self._scans.values():
-                self.schedule.add(
-                    scan, group=scan.device.name, every_ns=every_ns, first_ns=start_ns + offset_ns
-                )
+        self._alarm = Alarm(loop=loop, clock=self._clock, fire=self._on_alarm)
+        start_ns = on_grid(self._clock.monotonic_ns())
+        self.schedule = ScanSchedule()
+        for scan, every_ns, offset_ns in self._scans.values():
+            self.schedule.add(scan, group=scan.device.name, every_ns=every_ns, first_ns=start_ns + offset_ns)
         self._alarm.set(self.schedule.deadline_ns())
         try:
             await self.endpoint.keep(self)
         finally:
             self._alarm.cancel()
-            self._is_up = False
+            self._forget()
+
+    def _forget(self) -> None:
+        """Nothing is under way any more, also where a fault of ours left something behind."""
+        self._is_up = False
+        self._fail_urgent()
+        self._reads.clear()
+        self._later.clear()
+        self.session.lost(self._clock.monotonic_ns())
+        for request in self._asked:
+            if not request.answer.done():
+                request.answer.set_result(Lost(request, was_sent=True))
 
     # Owner: what the pump tells
 
@@ -108,8 +120,11 @@ class ModbusDriver:
         now_ns = self._clock.monotonic_ns()
         for device in self.devices.values():
             device.link_back()
-        for scan, _every, _offset in self._scans.values():
+        scans = [scan for scan, _every, _offset in self._scans.values()]
+        for scan in scans:
             scan.link_back(now_ns)
+        self._make_up(scans, now_ns)
+        self._fill(now_ns)
 
     def link_events(self, events: list[Event]) -> None:
         """Answers, refusals, time-outs."""
@@ -129,26 +144,35 @@ class ModbusDriver:
             self._fill(now_ns)
 
     def link_closing(self) -> None:
-        """Modbus has no farewell."""
+        """Modbus has no farewell. That we close says nothing about the devices: no value changes by it."""
+        self._is_up, self._is_stopping = False, True
 
     def link_down(self, reason: str) -> None:
         """Nothing can be read: what waits is failed, every point is bad."""
         self._is_up = False
-        for request in self._urgent:
-            if not request.answer.done():
-                request.answer.set_result(Lost(request, was_sent=False))
-        self._urgent.clear()
+        if not self._is_stopping:
+            for scan, _every, _offset in self._scans.values():
+                self._tell_lost(scan, reason)
+        self._fail_urgent()
         waiting = [*self._reads, *(job for _due, job in self._later)]
         self._reads.clear()
         self._later.clear()
         for job in waiting:
             self._take(job, Lost(job, was_sent=False))
-        self._is_stopping = reason == STOPPING  # which says nothing about the devices
-        if not self._is_stopping:
-            for scan, _every, _offset in self._scans.values():
-                self._tell_lost(scan, reason)
+
+    def _fail_urgent(self) -> None:
+        for request in self._urgent:
+            if not request.answer.done():
+                request.answer.set_result(Lost(request, was_sent=False))
+        self._urgent.clear()
 
     # Scans
+
+    def _on_alarm(self, now_ns: int) -> None:
+        try:
+            self._tick(now_ns)
+        except Exception as error:  # noqa: BLE001 - comes out of `run`, where the supervisor sees it
+            self.endpoint.fail(error)
 
     def _tick(self, now_ns: int) -> None:
         """A scan is due, or a busy device may be asked again."""
@@ -164,7 +188,7 @@ class ModbusDriver:
         deadline_ns = self.schedule.deadline_ns()
         if self._later and (deadline_ns is None or self._later[0][0] < deadline_ns):
             deadline_ns = self._later[0][0]
-        if self._gap_ns and (self._reads or self._urgent):
+        if self._is_gap_awaited:
             deadline_ns = (
                 self._not_before_ns if deadline_ns is None else min(deadline_ns, self._not_before_ns)
             )
@@ -175,20 +199,34 @@ class ModbusDriver:
         while due:
             scan = due.pop()
             if not self._is_up:
-                if self.endpoint.state is not LinkState.UP and self.endpoint.last_error:
-                    self._tell_lost(scan, self.endpoint.last_error)
-                due += self._done(scan, now_ns, defer_ns=_DOWN_WAIT_NS)
+                due += self._leave_out(scan, now_ns)
             elif scan.device.is_left_alone(now_ns):
-                due += self._done(scan, now_ns, defer_ns=_DOWN_WAIT_NS)
+                scan.is_owed = True
+                due += self._done(scan, now_ns, again_ns=scan.device.asked_again_ns)
             elif self._sink.is_blocked():
                 self.paused_scans += 1
-                due += self._done(scan, now_ns, defer_ns=_BLOCKED_WAIT_NS)
+                due += self._done(scan, now_ns, again_ns=now_ns + _BLOCKED_WAIT_NS)
             else:
+                scan.is_owed = False
                 jobs = scan.start(now_ns)
                 if jobs:
                     self._reads.extend(jobs)
                 else:  # every address of it is refused
                     self._complete(scan, now_ns, defer_ns=_DOWN_WAIT_NS)
+
+    def _leave_out(self, scan: Scan, now_ns: int) -> list[Scan]:
+        """There is no link: the scan is made up for once there is. Say so, when the first attempt is over."""
+        if self.endpoint.state is not LinkState.UP and self.endpoint.last_error:
+            self._tell_lost(scan, self.endpoint.last_error)
+        scan.is_owed = True
+        again_ns = None if scan.is_lost_told else now_ns + _DOWN_WAIT_NS
+        return self._done(scan, now_ns, defer_ns=_DOWN_WAIT_NS, again_ns=again_ns)
+
+    def _make_up(self, scans: Iterable[Scan], now_ns: int) -> None:
+        """What was left out or shown as lost is read now, not at its next slot, which may be in hours."""
+        for scan in scans:
+            if scan.is_owed:
+                self._start(self.schedule.hasten(scan), now_ns)
 
     def _take(self, job: ReadJob, event: Event) -> None:
         now_ns = self._clock.monotonic_ns()
@@ -206,25 +244,46 @@ class ModbusDriver:
 
     def _complete(self, scan: Scan, now_ns: int, *, defer_ns: int = 0) -> None:
         scan.finish()
-        if self._is_stopping:
-            return
-        batch = scan.assembly.batch(received_ns=self._clock.wall_ns(), monotonic_ns=now_ns)
-        scan.settle()
-        scan.is_lost_told = False
-        self.points_read += len(batch.values)
-        self._sink.put(batch)
+        if self._is_up:
+            batch = scan.assembly.batch(received_ns=self._clock.wall_ns(), monotonic_ns=now_ns)
+            scan.settle()
+            scan.is_lost_told = False
+            self.points_read += len(batch.values)
+            self._sink.put(batch)
+        else:  # the link went away under it, which was told
+            scan.settle()
         if self._has_continuous and not defer_ns:
             defer_ns = self._sink.pause_ns()
-        following = self._done(scan, now_ns, defer_ns=defer_ns)
+        again_ns = None
+        if scan.aborted or scan.device.is_away:
+            again_ns = self._judge(scan, now_ns)
+        following = self._done(scan, now_ns, defer_ns=defer_ns, again_ns=again_ns)
         if following:
             self._start(following, now_ns)
 
-    def _done(self, scan: Scan, now_ns: int, *, defer_ns: int = 0) -> list[Scan]:
-        following = self.schedule.done(scan, now_ns, defer_ns=defer_ns)
+    def _judge(self, scan: Scan, now_ns: int) -> int | None:
+        """A device goes away or is back: so do the points of its other scans. When to try this one again."""
+        device = scan.device
+        if not scan.aborted:
+            device.is_away = False
+            self._make_up(device.scans, now_ns)
+            return None
+        if device.state != "demoted":
+            return None
+        if self._is_up and not device.is_away:
+            device.is_away = True
+            for other in device.scans:
+                if other is not scan:
+                    self._tell_lost(other, device.reason)
+        return device.asked_again_ns
+
+    def _done(self, scan: Scan, now_ns: int, *, defer_ns: int = 0, again_ns: int | None = None) -> list[Scan]:
+        following = self.schedule.done(scan, now_ns, defer_ns=defer_ns, again_ns=again_ns)
         self._set_alarm()
         return following
 
     def _tell_lost(self, scan: Scan, reason: str) -> None:
+        scan.is_owed = True
         if scan.is_lost_told or self._sink.is_blocked():
             return
         scan.is_lost_told = True
@@ -241,6 +300,7 @@ class ModbusDriver:
     def _fill(self, now_ns: int) -> None:
         """Hand out as many requests as the link takes; the pump sends them right after."""
         session = self.session
+        self._is_gap_awaited = now_ns < self._not_before_ns and bool(self._reads or self._urgent)
         if now_ns < self._not_before_ns:
             self._set_alarm()
             return
@@ -262,6 +322,7 @@ class ModbusDriver:
                     self._follow(scan, scan.skip(job, scan.aborted), now_ns)
                     continue
                 device = scan.device
+                job.sent_ns = now_ns
                 session.request(
                     device.unit, job.block.pdu, token=job, timeout_ns=device.timeout_ns, now_ns=now_ns
                 )
@@ -295,7 +356,8 @@ class ModbusDriver:
         if target is None:
             return _result(command, Outcome.REJECTED, f"{command.target} cannot be written")
         if not self._is_up:
-            return _result(command, Outcome.REJECTED, f"link {self.name} is down: {self.endpoint.last_error}")
+            why = self.offline_reason(command.device)
+            return _result(command, Outcome.REJECTED, f"link {self.name} is down: {why}")
         if len(self._urgent) >= URGENT_MAX:
             return _result(
                 command, Outcome.REJECTED, f"{URGENT_MAX} requests wait on link {self.name} already"
@@ -304,19 +366,29 @@ class ModbusDriver:
             steps = target.steps(command.value)
         except ValueError as error:
             return _result(command, Outcome.REJECTED, str(error))
-        return await steps.carry_out(command, self._ask, on_sent, self._clock)
+        turn = self._turns.get(target.unit)
+        return await steps.carry_out(command, self._ask, on_sent, self._clock, turn)
 
     async def _ask(self, step: Step) -> Event | None:
+        if not self._is_up:
+            return Lost(None, was_sent=False)
         answer: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
-        self._urgent.append(
-            Request(unit=step.unit, pdu=step.pdu, deadline_ns=step.deadline_ns, answer=answer)
-        )
-        if self._is_up:
+        request = Request(unit=step.unit, pdu=step.pdu, deadline_ns=step.deadline_ns, answer=answer)
+        self._asked.add(request)
+        self._urgent.append(request)
+        try:
             self._fill(self._clock.monotonic_ns())
             self.endpoint.flush()
-        else:
-            answer.set_result(Lost(None, was_sent=False))
-        return await answer
+            return await answer
+        finally:
+            self._asked.discard(request)
+
+
+def _turns(targets: Iterable[WriteTarget]) -> dict[int, asyncio.Lock]:
+    """For units where a register is read, changed and written: nothing of ours may write in between."""
+    return {
+        target.unit: asyncio.Lock() for target in targets if target.bit_write is BitWrite.READ_MODIFY_WRITE
+    }
 
 
 def _result(command: Command, outcome: Outcome, reason: str, value: Any = None) -> CommandResult:

@@ -73,6 +73,8 @@ class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
 
     def steps(self, value: Value) -> Steps:
         """What it takes to write `value`. Raises ValueError with found and expected."""
+        if self.bit is not None and self.bit_write is BitWrite.REFUSE:
+            raise ValueError("found a bit of a register, expected bit_write: mask or rmw at its device")
         return Steps(self, self.encode(value))
 
     def read_pdu(self) -> bytes:
@@ -90,9 +92,29 @@ class Steps:
         self._data = data
 
     async def carry_out(
-        self, command: Command, ask: Ask, on_sent: Callable[[], None] | None, clock: Clock
+        self,
+        command: Command,
+        ask: Ask,
+        on_sent: Callable[[], None] | None,
+        clock: Clock,
+        turn: asyncio.Lock | None = None,
     ) -> CommandResult:
-        """Write and read back. Nothing is repeated."""
+        """Write and read back. Nothing is repeated. `turn` is held until the write is answered."""
+        if turn is None:
+            failure = await self._write(command, ask)
+        else:
+            async with turn:
+                failure = await self._write(command, ask)
+        if failure is not None:
+            return failure
+        if on_sent is not None:
+            on_sent()
+        if not self._target.verify_within_ns:
+            return _result(command, Outcome.SENT, "")
+        return await self._verify(command, ask, clock)
+
+    async def _write(self, command: Command, ask: Ask) -> CommandResult | None:
+        """None where the device confirmed it."""
         deadline_ns = command.deadline_monotonic_ns
         request = self._write_pdu()
         if request is None:  # read, modify, write
@@ -106,11 +128,7 @@ class Steps:
         event = await ask(self._step(request, deadline_ns))
         if not isinstance(event, Answer):
             return _result(command, *_meaning(event))
-        if on_sent is not None:
-            on_sent()
-        if not self._target.verify_within_ns:
-            return _result(command, Outcome.SENT, "")
-        return await self._verify(command, ask, clock)
+        return None
 
     def _step(self, request: bytes, deadline_ns: int) -> Step:
         return Step(self._target.unit, request, deadline_ns)

@@ -20,6 +20,7 @@ PAUSE_ABOVE: Final = 32  # records in a live window
 PAUSE_NS_EACH: Final = 50_000  # about what a record costs on its whole way
 PAUSE_NS_MAX: Final = 50_000_000
 URGENT_PAUSE_NS: Final = 10_000_000  # a command needs less until it is sent
+_BLOCKED_WAIT_NS: Final = 1_000_000_000  # how soon reports that are due look again whether storage takes them
 _NEVER_NS: Final = 1 << 63
 
 
@@ -47,14 +48,15 @@ class Stream(msgspec.Struct, frozen=True):
 class _Feed:
     """One layout of one stream."""
 
-    __slots__ = ("lane", "name", "outboxes", "reporter", "scheduled_ns")
+    __slots__ = ("lane", "looks", "name", "outboxes", "reporter", "scheduled_ns")
 
     def __init__(self, stream: Stream, reporter: Reporter, outboxes: Sequence[Outbox]) -> None:
         self.name = stream.name
         self.lane = stream.lane
         self.reporter = reporter
         self.outboxes = tuple(outboxes)
-        self.scheduled_ns = _NEVER_NS
+        self.looks: list[int] = []  # its times in the heap, the soonest last; never one later than another
+        self.scheduled_ns = _NEVER_NS  # the soonest
 
 
 class _NothingToStore:
@@ -216,19 +218,24 @@ class Hub:
         heap = self._heap
         while heap and heap[0][0] <= now_ns:
             _due_ns, _order, feed = heapq.heappop(heap)
-            feed.scheduled_ns = _NEVER_NS
+            feed.looks.pop()
+            feed.scheduled_ns = feed.looks[-1] if feed.looks else _NEVER_NS
             if not self._journal.is_blocked():
                 out = feed.reporter.due(now_ns)
                 if out is not None:
                     self._emit(feed, out)
-                if feed.reporter.deadline_ns != _NEVER_NS:
-                    self._schedule(feed, not_before_ns=now_ns + 1)
+                self._schedule(feed, not_before_ns=now_ns + 1)
             else:
-                self._schedule(feed, not_before_ns=now_ns + 1_000_000_000)
+                self._schedule(feed, not_before_ns=now_ns + _BLOCKED_WAIT_NS)
         self._set_alarm(heap[0][0] if heap else None)
 
     def _schedule(self, feed: _Feed, *, not_before_ns: int = 0) -> None:
-        feed.scheduled_ns = max(feed.reporter.deadline_ns, not_before_ns)
+        """Look at it at its deadline, unless a look sooner than that is due anyway."""
+        look_ns = max(feed.reporter.deadline_ns, not_before_ns)
+        if look_ns >= feed.scheduled_ns:
+            return
+        feed.scheduled_ns = look_ns
+        feed.looks.append(look_ns)
         self._pushes += 1
         heapq.heappush(self._heap, (feed.scheduled_ns, self._pushes, feed))
         if self._heap[0][2] is feed:

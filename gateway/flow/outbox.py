@@ -164,7 +164,7 @@ class Outbox:
         self._tail_values = 0
         self._last = end  # position of our newest record
         self._chunk: deque[StoredRecord] = deque()
-        self._is_reading = False
+        self._busy_reader: Reader | None = None
         self._awaits_commit = False
         self._credit = 0.0
         self.is_online = False
@@ -227,7 +227,7 @@ class Outbox:
         """`entry` did not go out after all: read it from the journal once more."""
         self.in_flight -= 1
         self._leave_first_hole()
-        self._holes.appendleft(_Hole(entry.after, entry.position))
+        self._put_back(entry.after, entry.position)
         self._wake()
 
     @property
@@ -238,7 +238,9 @@ class Outbox:
     @property
     def backlog(self) -> int:
         """Records not acknowledged, at most: numbers of other streams in between are counted too."""
-        stored = sum(hole.upto[1] - hole.after[1] for hole in self._holes if hole.upto[0] == hole.after[0])
+        stored = sum(
+            hole.upto[1] - (hole.after[1] if hole.upto[0] == hole.after[0] else 0) for hole in self._holes
+        )
         return self.in_flight + len(self._tail) + stored
 
     @property
@@ -275,6 +277,23 @@ class Outbox:
         else:
             holes.append(_Hole(after, upto))
 
+    def _put_back(self, after: Position, upto: Position) -> None:
+        """In its place among the holes, joined with those it touches, so that records keep their order."""
+        holes = self._holes
+        is_full = len(holes) >= HOLES_MAX
+        place = next((n for n, hole in enumerate(holes) if hole.after >= after), len(holes))
+        if place and (is_full or holes[place - 1].upto >= after):
+            place -= 1
+            holes[place].upto = max(upto, holes[place].upto)
+        elif is_full:
+            holes[0].after = after
+        else:
+            holes.insert(place, _Hole(after, upto))
+        while place + 1 < len(holes) and holes[place + 1].after <= holes[place].upto:
+            holes[place].upto = max(holes[place].upto, holes[place + 1].upto)
+            self._let_go(holes[place + 1])
+            del holes[place + 1]
+
     # Stored
 
     def _take_stored(self) -> Entry | None:
@@ -310,7 +329,12 @@ class Outbox:
         """What was read ahead of it is read again when its turn comes back."""
         self._chunk.clear()
         if self._holes:
-            self._holes[0].reader = None
+            self._let_go(self._holes[0])
+
+    def _let_go(self, hole: _Hole) -> None:
+        reader, hole.reader = hole.reader, None
+        if reader is not None and reader is not self._busy_reader:  # which is closed when its read is over
+            reader.close()
 
     def _close(self, hole: _Hole) -> None:
         """All of it was handed out; what the journal no longer has of it counts as passed."""
@@ -322,16 +346,16 @@ class Outbox:
         self._chunk.clear()
 
     def _read(self, hole: _Hole) -> None:
-        if self._is_reading or self._awaits_commit:
+        if self._busy_reader is not None or self._awaits_commit:
             return
-        self._is_reading = True
         reader = hole.reader or self._open_reader(hole.after)
-        hole.reader = reader
+        hole.reader = self._busy_reader = reader
         committed = self._committed()
 
         def done(records: Sequence[StoredRecord]) -> None:
-            self._is_reading = False
+            self._busy_reader = None
             if not self._holes or self._holes[0] is not hole or hole.reader is not reader:
+                reader.close()
                 self._wake()  # another one came first meanwhile
                 return
             self._chunk.extend(records)
@@ -346,7 +370,7 @@ class Outbox:
             self._wake()
 
         def failed(error: BaseException) -> None:
-            self._is_reading = False
+            self._busy_reader = None
             self._fail(error)
 
         self._background.submit(lambda: reader.read(READ_BYTES_MAX), done=done, failed=failed)

@@ -11,6 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 STAGGER_SHARE: Final = 10  # scans of one class start within 1/10 of their period, at most STAGGER_LIMIT_NS
 STAGGER_LIMIT_NS: Final = 1_000_000_000
+GRID_NS: Final = 100_000_000  # scans start together on a grid: one wake of the loop costs more than a scan
 
 
 class Entry(Generic[Key]):
@@ -63,33 +64,40 @@ class ScanSchedule(Generic[Key]):
         started: list[Key] = []
         heap = self._heap
         while heap and heap[0][0] <= now_ns:
-            entry = heapq.heappop(heap)[2]
-            if entry.every_ns:
-                missed = (now_ns - entry.next_ns) // entry.every_ns
+            due_ns, _order, entry = heapq.heappop(heap)
+            is_slot = entry.every_ns and due_ns == entry.next_ns
+            if is_slot:
+                missed = (now_ns - due_ns) // entry.every_ns
                 entry.overruns += missed
                 entry.next_ns += (missed + 1) * entry.every_ns
                 self._push(entry)
             if entry.is_running or entry.is_waiting:
-                entry.overruns += 1
-            elif entry.group in self._busy:
-                entry.is_waiting = True
-                self._waiting.setdefault(entry.group, deque()).append(entry)
+                entry.overruns += 1 if is_slot else 0
             else:
-                started.append(self._start(entry))
+                started += self._admit(entry)
         return started
 
-    def done(self, key: Key, now_ns: int, *, defer_ns: int = 0) -> list[Key]:
+    def hasten(self, key: Key) -> list[Key]:
+        """Scan `key` now, out of turn; its slots stay where they are. The scans to start now."""
+        entry = self._entries[key]
+        return [] if entry.is_running or entry.is_waiting else self._admit(entry)
+
+    def done(self, key: Key, now_ns: int, *, defer_ns: int = 0, again_ns: int | None = None) -> list[Key]:
         """`key` has ended: the scans that may start because of it.
 
-        `defer_ns` holds a continuous scan back, where there was nothing to wait for (link down).
+        `defer_ns` holds a continuous scan back, where there was nothing to wait for (link down). `again_ns`
+        is for a scan that was not made: when to look again, where that is before its next slot.
         """
         entry = self._entries[key]
         entry.is_running = False
         self._busy.discard(entry.group)
-        if not entry.every_ns:
-            entry.next_ns = now_ns + defer_ns
+        if entry.every_ns:
+            if again_ns is not None and again_ns < entry.next_ns:
+                self._push(entry, at_ns=again_ns)
+        else:
+            entry.next_ns = now_ns + defer_ns if again_ns is None else again_ns
             waiting = self._waiting.get(entry.group)
-            if defer_ns or waiting:
+            if defer_ns or waiting or again_ns is not None:
                 self._push(entry)
             else:
                 return [self._start(entry)]
@@ -100,15 +108,23 @@ class ScanSchedule(Generic[Key]):
         following.is_waiting = False
         return [self._start(following)]
 
+    def _admit(self, entry: Entry[Key]) -> list[Key]:
+        """Start it, or have it wait for the one of its group that runs."""
+        if entry.group not in self._busy:
+            return [self._start(entry)]
+        entry.is_waiting = True
+        self._waiting.setdefault(entry.group, deque()).append(entry)
+        return []
+
     def _start(self, entry: Entry[Key]) -> Key:
         entry.is_running = True
         entry.scans += 1
         self._busy.add(entry.group)
         return entry.key
 
-    def _push(self, entry: Entry[Key]) -> None:
+    def _push(self, entry: Entry[Key], *, at_ns: int | None = None) -> None:
         self._order += 1
-        heapq.heappush(self._heap, (entry.next_ns, self._order, entry))
+        heapq.heappush(self._heap, (entry.next_ns if at_ns is None else at_ns, self._order, entry))
 
 
 def staggered(*, now_ns: int, every_ns: int, index: int, count: int, over_whole_period: bool) -> int:
@@ -117,4 +133,10 @@ def staggered(*, now_ns: int, every_ns: int, index: int, count: int, over_whole_
         window_ns = every_ns
     else:
         window_ns = min(every_ns // STAGGER_SHARE, STAGGER_LIMIT_NS)
-    return now_ns + window_ns * index // max(1, count)
+    offset_ns = window_ns * index // max(1, count)
+    return now_ns + offset_ns - offset_ns % GRID_NS
+
+
+def on_grid(now_ns: int) -> int:
+    """The next point of the grid that all links share."""
+    return now_ns + -now_ns % GRID_NS

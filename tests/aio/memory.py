@@ -32,7 +32,7 @@ class LoopClock:
 
 
 class Wire(asyncio.Transport):
-    """Our end of one connection; `sent` is what we wrote, the lower half of the methods what the peer does."""
+    """Our end of one connection; `sent` is what we wrote, below it what the peer does."""
 
     def __init__(self, protocol: asyncio.Protocol, on_data: Callable[[Wire, bytes], None]) -> None:
         super().__init__()
