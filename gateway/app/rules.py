@@ -31,6 +31,17 @@ def stream_name(rule: PublishRule) -> str:
     return f"{rule.uplink} {rule.model.topic} {','.join(rule.model.match)}"
 
 
+def buffer_bytes(site: Site, rule: PublishRule, lane: Priority) -> int:
+    """How much of a lane may wait for a rule: its own bound, within its share of the journal's."""
+    return min(rule.model.buffer.max_bytes, int(site.journal.max_bytes * LANE_SHARE[lane]))
+
+
+def replay_of(rule: PublishRule) -> Replay:
+    """The rule's `replay` in flow's words."""
+    replay = rule.model.buffer.replay
+    return Replay(live_first=replay.live_first, share=replay.share)
+
+
 def rule_spec(model: Publish) -> RuleSpec:
     """The rule in translate's words."""
     return RuleSpec(
@@ -97,13 +108,18 @@ class Deliveries:
         journal: Journal,
         hub: Hub,
         reading: Worker,
+        least_buffer_bytes: int,
         wake: Callable[[str], None],
         fail: Callable[[BaseException], None],
     ) -> None:
-        """`wake(uplink)` says that there is something to send."""
+        """`wake(uplink)` says that there is something to send.
+
+        `least_buffer_bytes`: a smaller bound, which only a reload can bring, holds from the next start on.
+        """
         self._journal = journal
         self._hub = hub
         self._reading = reading
+        self._least_buffer_bytes = least_buffer_bytes
         self._wake = wake
         self._fail = fail
         self._known: dict[tuple[str, Priority], Delivery] = {}
@@ -117,7 +133,18 @@ class Deliveries:
             for lane in LANES:
                 delivery = self._delivery(site, rule, lane, columns[lane])
                 known[stream_name(rule), lane] = delivery
+        for key, gone in self._known.items():
+            if key not in known:
+                gone.cursor.is_configured = False  # keeps what it has, and blocks nobody
         self._known = known
+
+    def take_back(self, uplink: str) -> None:
+        """An uplink ended: what it had sent and nobody acknowledged is read from the journal again.
+
+        Connect the hub to the new outboxes before anything else is put.
+        """
+        for one in self.of(uplink):
+            one.outbox = self._outbox(one.rule, one.lane, one.cursor, replay_of(one.rule))
 
     def streams(self) -> list[tuple[Stream, Sequence[Outbox]]]:
         """For the hub."""
@@ -146,10 +173,10 @@ class Deliveries:
             lane=lane,
             streams=frozenset({name}),
             keep_ns=buffer.keep_ns,
-            max_bytes=min(buffer.max_bytes, int(site.journal.max_bytes * LANE_SHARE[lane])),
+            max_bytes=max(self._least_buffer_bytes, buffer_bytes(site, rule, lane)),
             full=Full(buffer.full),
         )
-        replay = Replay(live_first=buffer.replay.live_first, share=buffer.replay.share)
+        replay = replay_of(rule)
         before = self._known.get((name, lane))
         if before is not None:
             before.outbox.set_replay(replay)

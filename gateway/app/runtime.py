@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +17,7 @@ from gateway.aio.endpoint import Backoff, TcpEndpoint
 from gateway.aio.supervisor import Supervisor
 from gateway.aio.threads import Worker
 from gateway.api.http import HttpServer
+from gateway.app.access import Access, open_access
 from gateway.app.commands import CommandDesk
 from gateway.app.kinds import driver_parts, kinds
 from gateway.app.rules import LANES, Deliveries, RuleCompiler
@@ -26,7 +26,7 @@ from gateway.app.store import Store
 from gateway.config.load import ConfigErrors, load
 from gateway.config.site import LinkSpec, Site, UplinkSpec
 from gateway.core.clock import Clock
-from gateway.core.errors import ConfigError, Problem, StorageError
+from gateway.core.errors import ConfigError, GatewayError, InvariantError, Problem, StorageError
 from gateway.core.point import Layout
 from gateway.core.ports import CommandTarget
 from gateway.flow.audit import Audit
@@ -44,7 +44,7 @@ _log = logging.getLogger("gateway")
 
 MAINTAIN_EVERY_S: Final = 1.0
 DRAIN_S: Final = 2.0  # at a stop: for the brokers to acknowledge what is on its way
-STOP_S: Final = 1.5  # then: for each task to end
+STOP_S: Final = 1.2  # before and after: for links and uplinks to end; all of it within 5 s
 
 
 class Link(msgspec.Struct):
@@ -66,6 +66,7 @@ class Compiled(msgspec.Struct):
 
     site: Site
     links: dict[str, Any]  # name → the driver's parts
+    access: dict[str, Access]  # uplink → passwords and certificates
 
     @property
     def layouts(self) -> list[Layout]:
@@ -86,9 +87,15 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
         parts = driver_parts(spec.driver).compile_link(spec, devices, site.scans)
         problems.extend(parts.problems)
         links[name] = parts
+    access: dict[str, Access] = {}
+    for name, uplink in site.uplinks.items():
+        opened, found = open_access(site, uplink)
+        problems.extend(found)
+        if opened is not None:
+            access[name] = opened
     if problems:
         raise ConfigErrors(site.located(problems))
-    return Compiled(site, links)
+    return Compiled(site, links, access)
 
 
 def _fingerprint(site: Site, link: str) -> tuple[object, ...]:
@@ -107,15 +114,16 @@ class Gateway:
         self._clock = clock
         self._links: dict[str, Link] = {}
         self._uplinks: dict[str, tuple[UplinkSpec, MqttUplink]] = {}
+        self._access: dict[str, Access] = {}  # as the uplinks run with it
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._supervisor = Supervisor()
         self._reading = Worker("journal-read")
         self._auditing = Worker("audit")
-        self._reloading = False
+        self._reloads_asked = 0
 
     async def run(self, site: Site) -> int:
-        """Until SIGINT or SIGTERM; the exit code."""
+        """Until SIGINT or SIGTERM; the exit code. Raises `GatewayError` where it cannot even start."""
         compiled = compile_site(site)
         loop = asyncio.get_running_loop()
         self._store = Store(
@@ -123,6 +131,19 @@ class Gateway:
         )
         self._store.open(compiled.layouts)
         audit = Audit(self._store.filesystem, self._state / "audit")
+        try:
+            await self._serve(compiled, audit)
+        except BaseExceptionGroup as group:
+            self._broken(group)
+        finally:
+            await self._close(audit)
+        _log.info("stopped", extra={"exit": self._exit_code})
+        return self._exit_code
+
+    async def _serve(self, compiled: Compiled, audit: Audit) -> None:
+        """Everything that needs an open journal."""
+        site = compiled.site
+        loop = asyncio.get_running_loop()
         opened = audit.open(self._clock.wall_ns())
         for problem in opened.problems:
             _log.warning("audit file", extra={"found": problem})
@@ -134,13 +155,20 @@ class Gateway:
             offline_reason=self._offline_reason,
         )
         self._wire(compiled)
+        self._store.report_orphans()
+        http = HttpServer(self.status, host=site.http.host, port=site.http.port)
+        try:
+            await http.start()
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise GatewayError(
+                f"http: cannot listen on {site.http}: {reason}; choose another address with `http: listen`"
+            ) from error
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._ask_reload)
-        http = HttpServer(self.status, host=site.http.host, port=site.http.port)
         try:
             async with self._supervisor:
-                await http.start()
                 self._start_uplinks(compiled)
                 self._start_links(compiled)
                 self._supervisor.spawn("maintenance", self._maintain)
@@ -160,11 +188,16 @@ class Gateway:
                 notify_systemd("STOPPING=1")
                 _log.info("stopping: reading ends, what is on its way is delivered")
                 await self._drain()
-                await http.close()
         finally:
-            await self._close(audit)
-        _log.info("stopped", extra={"exit": self._exit_code})
-        return self._exit_code
+            await http.close()
+
+    def _broken(self, group: BaseExceptionGroup[BaseException]) -> None:
+        """A part found something that cannot be: say what, and end; anything else is not ours to swallow."""
+        found, others = group.split(InvariantError)
+        if others is not None or found is None:
+            raise group
+        _log.critical("gateway stops: something that cannot be is", exc_info=found)
+        self._exit_code = 1
 
     # Wiring
 
@@ -180,7 +213,12 @@ class Gateway:
             set_alarm=self._hub_alarm.set,
         )
         self._deliveries = Deliveries(
-            journal=self._store.journal, hub=self.hub, reading=self._reading, wake=self._wake, fail=self._fail
+            journal=self._store.journal,
+            hub=self.hub,
+            reading=self._reading,
+            least_buffer_bytes=self._store.least_buffer_bytes,
+            wake=self._wake,
+            fail=self._fail,
         )
         self._desk = CommandDesk(
             gatekeeper=self._gatekeeper,
@@ -248,13 +286,14 @@ class Gateway:
     def _start_uplinks(self, compiled: Compiled) -> None:
         for name, spec in compiled.site.uplinks.items():
             if name not in self._uplinks:
-                uplink = self._make_uplink(compiled.site, spec)
+                uplink = self._make_uplink(compiled.site, spec, compiled.access[name])
                 self._uplinks[name] = (spec, uplink)
+                self._access[name] = compiled.access[name]
                 self._supervisor.spawn(f"uplink {name}", uplink.run)
             uplink = self._uplinks[name][1]
             uplink.connect_outboxes(self._deliveries.lanes_of(name), self._compiler.routes)
 
-    def _make_uplink(self, site: Site, spec: UplinkSpec) -> MqttUplink:
+    def _make_uplink(self, site: Site, spec: UplinkSpec, access: Access) -> MqttUplink:
         model = spec.model
         assert isinstance(model, MqttModel)
         status_topic = model.status.replace("{gateway}", site.name).replace("{site}", site.site)
@@ -266,7 +305,7 @@ class Gateway:
             clean_start=True,  # so that no command waits for us at the broker and ages
             keep_alive_s=model.keep_alive_ns // 1_000_000_000,
             username=model.username,
-            password=None if model.password_file is None else read_secret(site, model.password_file),
+            password=access.password,
             will=Will(topic=status_topic, payload=msgspec.json.encode(gone), qos=1, retain=True),
             in_flight_max=model.max_in_flight,
             response_timeout_s=model.connect_timeout_ns / 1e9,
@@ -277,7 +316,7 @@ class Gateway:
             address.host,
             address.port,
             clock=self._clock,
-            tls=tls_context(site, model) if model.url.is_tls else None,
+            tls=access.tls,
             connect_timeout_s=model.connect_timeout_ns / 1e9,
             backoff=Backoff(first_s=model.backoff.min_ns / 1e9, limit_s=model.backoff.max_ns / 1e9),
         )
@@ -307,16 +346,20 @@ class Gateway:
     # Reload
 
     def _ask_reload(self) -> None:
-        if not self._reloading:
-            self._reloading = True
+        self._reloads_asked += 1
+        if self._reloads_asked == 1:
             self._supervisor.launch("reload", self._reload())
 
     async def _reload(self) -> None:
         notify_systemd("RELOADING=1")
         try:
-            await self._reload_config()
+            while True:
+                asked = self._reloads_asked
+                await self._reload_config()
+                if self._reloads_asked == asked:  # else the files changed again meanwhile
+                    break
         finally:
-            self._reloading = False
+            self._reloads_asked = 0
             notify_systemd("READY=1")
 
     async def _reload_config(self) -> None:
@@ -331,20 +374,23 @@ class Gateway:
         except ConfigError as error:
             _log.error("the new configuration is wrong, the old one stays", extra={"fault": str(error)})
             return
-        if site.version == self.site.version:
+        gone = self._uplinks_to_stop(self.site, compiled)
+        if site.version == self.site.version and not gone:
             _log.info("configuration is unchanged", extra={"version": site.version})
             return
         before = self.site
         stopped = [link for name, link in self._links.items() if compiled.links.get(name) is not link.parts]
-        gone = self._uplinks_to_stop(before, site)
         for link in stopped:
             await self._supervisor.stop(link.task)
             del self._links[link.spec.name]
         for name in gone:
             await self._supervisor.stop(f"uplink {name}")
             del self._uplinks[name]
+        for name in gone:  # no await from here to the hub's new connections
+            self._deliveries.take_back(name)
         self._store.set_config(site.version, compiled.layouts)
         self._apply(compiled)
+        self._store.report_orphans()
         self._start_uplinks(compiled)
         self._start_links(compiled)
         kept_s = (before.http, before.journal) != (site.http, site.journal)
@@ -358,8 +404,9 @@ class Gateway:
             },
         )
 
-    def _uplinks_to_stop(self, before: Site, after: Site) -> list[str]:
-        """Those that are gone, or whose section or command topics changed."""
+    def _uplinks_to_stop(self, before: Site, compiled: Compiled) -> list[str]:
+        """Those that are gone, or whose section, command topics, password or certificates changed."""
+        after = compiled.site
         gone: list[str] = []
         for name, (spec, _uplink) in self._uplinks.items():
             commands = [
@@ -367,7 +414,10 @@ class Gateway:
                 for site in (before, after)
             ]
             same_names = (before.name, before.site) == (after.name, after.site)
-            if after.uplinks.get(name) != spec or commands[0] != commands[1] or not same_names:
+            access = compiled.access.get(name)
+            same_files = access is not None and access.digest == self._access[name].digest
+            same_section = after.uplinks.get(name) == spec and same_files and same_names
+            if not same_section or commands[0] != commands[1]:
                 gone.append(name)
         return gone
 
@@ -446,29 +496,6 @@ class Gateway:
     def crashes(self) -> Mapping[str, int]:
         """By task."""
         return self._supervisor.crashes
-
-
-def read_secret(site: Site, file: str) -> bytes:
-    """The content of a secret file without the newline at its end. Raises `ConfigError`."""
-    path = site.directory / file
-    try:
-        return path.read_bytes().rstrip(b"\r\n")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-
-
-def tls_context(site: Site, model: MqttModel) -> ssl.SSLContext:
-    """Verify the broker, and show our certificate where there is one. Raises `ConfigError`."""
-    try:
-        context = ssl.create_default_context(
-            cafile=None if model.ca is None else str(site.directory / model.ca)
-        )
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if model.cert is not None and model.key_file is not None:
-            context.load_cert_chain(site.directory / model.cert, site.directory / model.key_file)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"TLS of {model.url}: a certificate or key cannot be used: {error}") from error
-    return context
 
 
 def notify_systemd(message: str) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.app.rules import LANES
+from gateway.app.rules import LANES, buffer_bytes
 from gateway.config.site import Site
 from gateway.core.batch import Batch
 from gateway.core.clock import Clock
@@ -50,7 +50,9 @@ class Store:
         self._fail = fail
         self._has_told = False
         self._was_blocked = False
+        self._told_orphans: set[tuple[str, str]] = set()  # (lane, rule)
         self.not_kept = 0  # batches that passed live while the disk was failed
+        self._settings = _settings(site)
         self.journal: Final = Journal(
             self.directory,
             filesystem=self.filesystem,
@@ -59,9 +61,14 @@ class Store:
             notify=notify,
             clock=clock,
             on_failure=self._failed,
-            settings=JournalSettings(commit_interval_ms=max(1, site.journal.commit_ns // 1_000_000)),
+            settings=self._settings,
             first_epoch=max(1, clock.wall_ns() // 1_000_000_000),
         )
+
+    @property
+    def least_buffer_bytes(self) -> int:
+        """Smaller bounds than this need segments that only the next start makes."""
+        return 4 * self._settings.mark_bytes
 
     @property
     def epoch(self) -> int:
@@ -79,11 +86,23 @@ class Store:
         recovery = self.journal.open()
         for message in recovery.messages:
             _log.warning("recovered", extra={"found": message})
-        for lane, name in self.journal.orphans():
-            _log.warning(
-                "the journal holds values of a rule that is no longer configured",
-                extra={"rule": name, "lane": lane.name.lower()},
-            )
+
+    def report_orphans(self) -> None:
+        """Say which rules left something behind. Call it once all cursors of the configuration are there."""
+        orphans = {
+            (lane.name.lower(), cursor.name): cursor.lag_bytes
+            for lane in self.journal.stats().lanes
+            for cursor in lane.cursors
+            if not cursor.is_configured
+        }
+        for (lane, name), lag_bytes in orphans.items():
+            if lag_bytes and (lane, name) not in self._told_orphans:
+                _log.warning(
+                    "the journal holds values of a rule that is no longer configured; they stay within its"
+                    " old bounds and are delivered should it come back",
+                    extra={"rule": name, "lane": lane, "bytes": lag_bytes},
+                )
+        self._told_orphans = set(orphans)
 
     def set_config(self, version: str, layouts: Sequence[Layout]) -> None:
         """Record under this version from now on."""
@@ -139,3 +158,13 @@ class Store:
             )
         else:
             self._fail(error)
+
+
+def _settings(site: Site) -> JournalSettings:
+    """Segments fine enough for the smallest bound: the journal keeps bounds in steps of their size."""
+    bounds = [buffer_bytes(site, rule, lane) for rule in site.publish for lane in LANES]
+    usual = JournalSettings()
+    return JournalSettings(
+        commit_interval_ms=max(1, site.journal.commit_ns // 1_000_000),
+        segment_bytes=min([usual.segment_bytes, *(4 * bound for bound in bounds)]),
+    )
