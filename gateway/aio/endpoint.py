@@ -88,6 +88,11 @@ class TcpEndpoint:
         if self._pump is not None:
             self._pump.flush()
 
+    def expect(self, size_bytes: int) -> None:
+        """So many bytes will come for certain: do not wake for less. 1 for anything."""
+        if self._pump is not None:
+            self._pump.expect(size_bytes)
+
     def drop(self, reason: str) -> None:
         """Close the current connection; a new one is made after the backoff."""
         if self._pump is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import errno
 import socket
 import ssl
@@ -75,6 +77,8 @@ class Pump(asyncio.Protocol):
         self._traffic = traffic
         self._alarm = Alarm(loop=loop, clock=clock, fire=self._on_deadline)
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None  # the same one as the transport's, for its options
+        self._expected_bytes = 1
         self._is_paused = False
         self._is_wake_due = False
         self._is_drain_due = False
@@ -87,6 +91,12 @@ class Pump(asyncio.Protocol):
         if not self._is_wake_due:
             self._is_wake_due = True
             self._loop.call_soon(self._on_wake)
+
+    def expect(self, size_bytes: int) -> None:
+        """Do not wake for less: so much will come for certain (SO_RCVLOWAT, socket(7)). 1 for anything."""
+        if self._socket is not None and size_bytes != self._expected_bytes:
+            self._expected_bytes = size_bytes
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
     def flush(self) -> None:
         """As `wake`, at once: for what cannot wait for the other work of this turn."""
@@ -130,6 +140,9 @@ class Pump(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]  # as above
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH_BYTES, low=_WRITE_HIGH_BYTES // 4)  # type: ignore[union-attr]  # as above
         _notice_silence(transport)
+        plain = transport.get_extra_info("socket")
+        if plain is not None:
+            self._socket = socket.socket(fileno=os.dup(plain.fileno()))
         self._traffic.connects += 1
         try:
             self._owner.link_up()
@@ -168,6 +181,9 @@ class Pump(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The link is gone."""
         self._alarm.cancel()
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
         reason = self._reason or (explain(exc) if exc else "closed")
         if self._transport is not None:  # else the owner never heard of it
             self._transport = None

@@ -11,7 +11,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 STAGGER_SHARE: Final = 10  # scans of one class start within 1/10 of their period, at most STAGGER_LIMIT_NS
 STAGGER_LIMIT_NS: Final = 1_000_000_000
-GRID_NS: Final = 100_000_000  # scans start together on a grid: one wake of the loop costs more than a scan
+GRID_NS: Final = 50_000_000  # scans start together on a grid: one wake of the loop costs more than a scan
 
 
 class Entry(Generic[Key]):

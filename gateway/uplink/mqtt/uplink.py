@@ -38,6 +38,8 @@ REPLIES_MAX: Final = (
     1000  # answers to commands waiting for the broker; the oldest is dropped, it is in the audit
 )
 STATUS_EVERY_NS: Final = 60_000_000_000
+_ACK_BYTES: Final = 4  # the shortest PUBACK, MQTT 5.0 §3.4
+_MANY: Final = 16  # messages in flight from which on half of their acknowledgements are waited for at once
 _LOGGED_MAX: Final = 100  # distinct refusals that are logged one by one
 
 Outgoing: TypeAlias = tuple[bytes, bytes]
@@ -284,6 +286,11 @@ class MqttUplink:
         self.endpoint.wake()
 
     def _send(self) -> None:
+        self._send_what_fits()
+        in_flight = self.session.in_flight
+        self.endpoint.expect(_ACK_BYTES * (in_flight // 2) if in_flight >= _MANY else 1)
+
+    def _send_what_fits(self) -> None:
         """As much as the broker's window takes: replies, the rest of a record, then the next records."""
         if not self._is_connected:
             return
@@ -294,6 +301,8 @@ class MqttUplink:
             if not session.publish(topic, payload, qos=qos, retain=False, token=None):
                 return
             replies.popleft()
+        if session.quota < session.in_flight:
+            return  # more acknowledgements are on their way: a segment for each message would cost more
         pending, publish, counters = self._pending, session.publish, self.counters
         while True:
             while pending:
