@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 import errno
+import os
 import socket
 import ssl
 from typing import Any, Final, Protocol
