@@ -143,6 +143,7 @@ class Scan:
         self.device: Final = device
         self.layout: Final = layout
         self.assembly: Final = Assembly(layout)
+        self.is_continuous = False  # without a period: it yields to what has one, and to commands
         self.is_lost_told = False  # whether the sink knows already that nothing can be read
         self.is_owed = False  # it was left out, or shown as lost: read as soon as that is possible
         self.aborted: Quality = 0  # why the rest of this run is not sent
@@ -242,7 +243,7 @@ class Scan:
             return self.skip(job, _LOST)
         device.answered()
         if code == ExceptionCode.ILLEGAL_DATA_ADDRESS:
-            return self._narrow(job)
+            return self._narrow(job, now_ns)
         if code in _BUSY and job.attempts < device.attempts:
             job.attempts += 1
             return Verdict(later=(job,))
@@ -250,10 +251,13 @@ class Scan:
         self._log_fault(job.block.block, code)
         return self.skip(job, q.BAD | (q.CONFIG_FAULT if code in _MAP_FAULT else q.DEVICE_FAILURE))
 
-    def _narrow(self, job: ReadJob) -> Verdict:
+    def _narrow(self, job: ReadJob, now_ns: int) -> Verdict:
         """Illegal address: read the block in halves, in this very run, until the culprit is alone."""
         before = self._plan
-        self._learn(before.refused(job.block.block))
+        after = before.refused(job.block.block)
+        if len(after.dead_columns) > len(before.dead_columns):  # asked just now: again in an hour
+            after = msgspec.structs.replace(after, probed_ns=now_ns)
+        self._learn(after)
         if job.is_probe:
             return self._one_less()
         if job.block in self._run:

@@ -20,6 +20,7 @@ from gateway.core.ports import Sink
 from gateway.flow.schedule import ScanSchedule, on_grid
 
 _BLOCKED_WAIT_NS: Final = 200_000_000  # how long scans pause when storage pushes back, before asking again
+_HURRIED_WAIT_NS: Final = 2_000_000  # how long a continuous scan lets a command go first, before asking again
 _DOWN_WAIT_NS: Final = 500_000_000  # how soon a scan looks again whether its link is known to be down
 URGENT_MAX: Final = 256  # requests for commands waiting at once; more are rejected
 
@@ -62,7 +63,10 @@ class ModbusDriver:
         self.devices: Final = {scan.device.name: scan.device for scan, _every, _offset in scans.values()}
         self.schedule: ScanSchedule[Scan] = ScanSchedule()
         self._scans: Final = scans
-        self._has_continuous = not all(every_ns for _scan, every_ns, _offset in scans.values())
+        self._has_continuous = False
+        for scan, every_ns, _offset in scans.values():
+            scan.is_continuous = not every_ns
+            self._has_continuous |= scan.is_continuous
         self._writes: Final = dict(writes)
         self._sink = sink
         self._clock = clock
@@ -206,6 +210,8 @@ class ModbusDriver:
             elif self._sink.is_blocked():
                 self.paused_scans += 1
                 due += self._done(scan, now_ns, again_ns=now_ns + _BLOCKED_WAIT_NS)
+            elif scan.is_continuous and self._sink.is_hurried():
+                due += self._done(scan, now_ns, again_ns=now_ns + _HURRIED_WAIT_NS)
             else:
                 scan.is_owed = False
                 jobs = scan.start(now_ns)

@@ -32,6 +32,10 @@ class Sink(Protocol):
         """Whether storage pushes back: readers pause until it no longer does; nothing else may be put."""
         ...
 
+    def is_hurried(self) -> bool:
+        """Whether a command is on its way: a reader without a period lets it go first."""
+        ...
+
     def pause_ns(self) -> int:
         """How long a reader without a period waits before it reads again; 0 while uplinks can follow."""
         ...

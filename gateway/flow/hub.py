@@ -19,7 +19,6 @@ from gateway.flow.report import Reporter, ReportPolicy
 PAUSE_ABOVE: Final = 32  # records in a live window
 PAUSE_NS_EACH: Final = 50_000  # about what a record costs on its whole way
 PAUSE_NS_MAX: Final = 50_000_000
-URGENT_PAUSE_NS: Final = 10_000_000  # a command needs less until it is sent
 _BLOCKED_WAIT_NS: Final = 1_000_000_000  # how soon reports that are due look again whether storage takes them
 _NEVER_NS: Final = 1 << 63
 
@@ -189,12 +188,16 @@ class Hub:
         return self._journal.is_blocked()
 
     def hold(self) -> None:
-        """Something urgent is under way: reading without a period waits a moment. Goes with `release`."""
+        """Something urgent is under way: reading without a period waits. Goes with `release`."""
         self._urgent += 1
 
     def release(self) -> None:
         """It is on its way."""
         self._urgent -= 1
+
+    def is_hurried(self) -> bool:
+        """Whether a `hold` is not released."""
+        return bool(self._urgent)
 
     def pause_ns(self) -> int:
         """Grows with what waits in the fullest live window: `continuous` settles at what all can carry.
@@ -202,8 +205,6 @@ class Hub:
         Bounded, so that a broker that takes nothing slows such reading down and does not stop it. An uplink
         that is away or behind asks for nothing: its values are on disk.
         """
-        if self._urgent:
-            return URGENT_PAUSE_NS
         waiting = max([outbox.lag for outbox in self._outboxes], default=0)
         return 0 if waiting <= PAUSE_ABOVE else min(PAUSE_NS_MAX, waiting * PAUSE_NS_EACH)
 
