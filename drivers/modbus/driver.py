@@ -64,6 +64,7 @@ class ModbusDriver:
         self.schedule: ScanSchedule[Scan] = ScanSchedule()
         self._scans: Final = scans
         self._has_continuous = False
+        self._resume_ns = 0  # when to go on with continuous reads that let a command go first; 0: none waits
         for scan, every_ns, _offset in scans.values():
             scan.is_continuous = not every_ns
             self._has_continuous |= scan.is_continuous
@@ -180,6 +181,7 @@ class ModbusDriver:
 
     def _tick(self, now_ns: int) -> None:
         """A scan is due, or a busy device may be asked again."""
+        self._resume_ns = 0
         later = self._later
         while later and later[0][0] <= now_ns:
             self._reads.append(later.popleft()[1])
@@ -196,6 +198,8 @@ class ModbusDriver:
             deadline_ns = (
                 self._not_before_ns if deadline_ns is None else min(deadline_ns, self._not_before_ns)
             )
+        if self._resume_ns:
+            deadline_ns = self._resume_ns if deadline_ns is None else min(deadline_ns, self._resume_ns)
         if self._alarm is not None:
             self._alarm.set(deadline_ns)
 
@@ -322,6 +326,10 @@ class ModbusDriver:
                     request.unit, request.pdu, token=request, timeout_ns=self._timeout_ns, now_ns=now_ns
                 )
             elif self._reads:
+                if self._reads[0].scan.is_continuous and self._sink.is_hurried():
+                    self._resume_ns = now_ns + _HURRIED_WAIT_NS
+                    self._set_alarm()
+                    return
                 job = self._reads.popleft()
                 scan = job.scan
                 if scan.aborted:

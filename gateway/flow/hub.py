@@ -19,6 +19,7 @@ from gateway.flow.report import Reporter, ReportPolicy
 PAUSE_ABOVE: Final = 32  # records in a live window
 PAUSE_NS_EACH: Final = 50_000  # about what a record costs on its whole way
 PAUSE_NS_MAX: Final = 50_000_000
+HURRY_NS_MAX: Final = 20_000_000
 _BLOCKED_WAIT_NS: Final = 1_000_000_000  # how soon reports that are due look again whether storage takes them
 _NEVER_NS: Final = 1 << 63
 
@@ -130,6 +131,7 @@ class Hub:
         self._feeds: dict[Layout, tuple[_Feed, ...]] = {}
         self._outboxes: tuple[Outbox, ...] = ()
         self._urgent = 0
+        self._held_ns = 0
         self._heap: list[tuple[int, int, _Feed]] = []
         self._pushes = 0
         self._receipts: dict[Priority, Receipt] = {}  # the newest of each lane
@@ -190,14 +192,15 @@ class Hub:
     def hold(self) -> None:
         """Something urgent is under way: reading without a period waits. Goes with `release`."""
         self._urgent += 1
+        self._held_ns = self._clock.monotonic_ns()
 
     def release(self) -> None:
         """It is on its way."""
         self._urgent -= 1
 
     def is_hurried(self) -> bool:
-        """Whether a `hold` is not released."""
-        return bool(self._urgent)
+        """Whether a `hold` is not released; for a while only, for a slow disk must not stop reading."""
+        return self._urgent > 0 and self._clock.monotonic_ns() - self._held_ns < HURRY_NS_MAX
 
     def pause_ns(self) -> int:
         """Grows with what waits in the fullest live window: `continuous` settles at what all can carry.
