@@ -55,7 +55,7 @@ class CommandDesk:
         self._launch = launch
         self._target_of = target_of
         self._rules: dict[str, list[_Rule]] = {}
-        self._under_way = 0
+        self.under_way = 0  # commands being judged or carried out
         self.last = ""  # one line for people
 
     def set_rules(self, site: Site, layouts: Sequence[Layout]) -> None:
@@ -86,14 +86,14 @@ class CommandDesk:
         if rule is None or said is None:
             uplink.session.acknowledge(message)
             return
-        if self._under_way >= AT_ONCE_MAX:
+        if self.under_way >= AT_ONCE_MAX:
             reason = f"{AT_ONCE_MAX} commands are under way already"
             identity = said.id or ""
             result = CommandResult(id=identity, outcome=Outcome.REJECTED, reason=reason)
             self._answer(uplink, rule, said.reply_topic, result)
             uplink.session.acknowledge(message)
             return
-        self._under_way += 1
+        self.under_way += 1
         self._hold()
         self._launch("command", self._handle(uplink, message, rule, said))
 
@@ -148,7 +148,7 @@ class CommandDesk:
             self._note(said, result)
             self._answer(uplink, rule, said.reply_topic, result)
         finally:
-            self._under_way -= 1
+            self.under_way -= 1
             close()
 
     def _note(self, said: ParsedCommand | Refusal, result: CommandResult) -> None:

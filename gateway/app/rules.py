@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -21,6 +22,8 @@ from gateway.translate.payload import Format, TimeUnit
 from gateway.translate.plan import compile_rule
 from gateway.translate.rule import RuleSpec
 from gateway.uplink.mqtt.uplink import Route
+
+_log = logging.getLogger("gateway.rules")
 
 LANES: Final = (Priority.ALARM, Priority.NORMAL)  # the most urgent first
 LANE_SHARE: Final = {Priority.ALARM: 0.125, Priority.NORMAL: 0.875}  # of `journal: max`
@@ -56,9 +59,10 @@ def rule_spec(model: Publish) -> RuleSpec:
 class RuleCompiler:
     """Plans of one configuration, made when a layout is first seen: also layouts only the journal knows."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, leaving: Iterable[PublishRule] = ()) -> None:
+        """`leaving`: rules of the configuration before, for what they have kept."""
         self._site = site
-        self._rules = {stream_name(rule): rule for rule in site.publish}
+        self._rules = {stream_name(rule): rule for rule in (*leaving, *site.publish)}
         self._routes: dict[tuple[str, Layout], tuple[Route, ...]] = {}
 
     def routes(self, stream: str, layout: Layout) -> tuple[Route, ...]:
@@ -123,9 +127,10 @@ class Deliveries:
         self._wake = wake
         self._fail = fail
         self._known: dict[tuple[str, Priority], Delivery] = {}
+        self._leaving: dict[tuple[str, Priority], Delivery] = {}
 
     def set_rules(self, site: Site, layouts: Iterable[Layout]) -> None:
-        """Use the rules of `site` from now on."""
+        """Use the rules of `site` from now on. A rule that is gone gets nothing new and delivers what it has."""
         all_layouts = tuple(layouts)
         known: dict[tuple[str, Priority], Delivery] = {}
         for rule in site.publish:
@@ -133,10 +138,29 @@ class Deliveries:
             for lane in LANES:
                 delivery = self._delivery(site, rule, lane, columns[lane])
                 known[stream_name(rule), lane] = delivery
-        for key, gone in self._known.items():
-            if key not in known:
-                gone.cursor.is_configured = False  # keeps what it has, and blocks nobody
+        for (name, lane), gone in (self._leaving | self._known).items():
+            self._leaving.pop((name, lane), None)
+            if (name, lane) in known:
+                continue
+            gone.cursor.is_configured = False  # keeps what it has, and blocks nobody
+            if not gone.outbox.backlog and not gone.outbox.is_behind:
+                continue
+            if gone.rule.uplink in site.uplinks:
+                self._leaving[name, lane] = gone
+            _log.warning(
+                "a rule is gone, and what it has kept is not delivered yet",
+                extra={
+                    "rule": name,
+                    "lane": lane.name.lower(),
+                    "records_max": gone.outbox.backlog,
+                    "now": "delivered as it said" if gone.rule.uplink in site.uplinks else "kept on disk",
+                },
+            )
         self._known = known
+
+    def leaving_rules(self) -> list[PublishRule]:
+        """Rules that are gone and still have something to deliver."""
+        return [one.rule for one in self._leaving.values()]
 
     def take_back(self, uplink: str) -> None:
         """An uplink ended: what it had sent and nobody acknowledged is read from the journal again.
@@ -152,14 +176,12 @@ class Deliveries:
 
     def lanes_of(self, uplink: str) -> list[list[Outbox]]:
         """For an uplink: its outboxes, the most urgent lane first."""
-        return [
-            [one.outbox for one in self._known.values() if one.rule.uplink == uplink and one.lane is lane]
-            for lane in LANES
-        ]
+        return [[one.outbox for one in self.of(uplink) if one.lane is lane] for lane in LANES]
 
     def of(self, uplink: str) -> list[Delivery]:
-        """Everything of one uplink, for the status."""
-        return [one for one in self._known.values() if one.rule.uplink == uplink]
+        """Everything of one uplink, rules that are leaving too."""
+        every = (*self._known.values(), *self._leaving.values())
+        return [one for one in every if one.rule.uplink == uplink]
 
     def _delivery(
         self, site: Site, rule: PublishRule, lane: Priority, columns: Mapping[Layout, tuple[int, ...]]
@@ -177,7 +199,7 @@ class Deliveries:
             full=Full(buffer.full),
         )
         replay = replay_of(rule)
-        before = self._known.get((name, lane))
+        before = self._known.get((name, lane)) or self._leaving.get((name, lane))
         if before is not None:
             before.outbox.set_replay(replay)
             return Delivery(rule, lane, stream, cursor, before.outbox)

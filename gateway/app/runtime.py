@@ -20,7 +20,7 @@ from gateway.api.http import HttpServer
 from gateway.app.access import Access, open_access
 from gateway.app.commands import CommandDesk
 from gateway.app.kinds import driver_parts, kinds
-from gateway.app.rules import LANES, Deliveries, RuleCompiler
+from gateway.app.rules import Deliveries, RuleCompiler
 from gateway.app.status import Status
 from gateway.app.store import Store
 from gateway.config.load import ConfigErrors, load
@@ -239,7 +239,7 @@ class Gateway:
         self._deliveries.set_rules(site, layouts)
         self.hub.connect(self._deliveries.streams(), Image(layouts))
         self._desk.set_rules(site, layouts)
-        self._compiler = RuleCompiler(site)
+        self._compiler = RuleCompiler(site, self._deliveries.leaving_rules())
         self.status.set_site(site)
 
     def _on_hub_deadline(self, now_ns: int) -> None:
@@ -334,13 +334,12 @@ class Gateway:
 
     def _birth(self) -> dict[str, Any]:
         """What receivers need to reconcile: the last number that is surely on disk, and who we are."""
-        committed = max(self._store.journal.committed(lane) for lane in LANES)
         return {
             "gateway": self.site.name,
             "site": self.site.site,
             "config": self.site.version,
             "epoch": self._store.epoch,
-            "committed": list(committed),
+            "committed": list(self._store.committed()),
         }
 
     # Reload
@@ -390,7 +389,6 @@ class Gateway:
             self._deliveries.take_back(name)
         self._store.set_config(site.version, compiled.layouts)
         self._apply(compiled)
-        self._store.report_orphans()
         self._start_uplinks(compiled)
         self._start_links(compiled)
         kept_s = (before.http, before.journal) != (site.http, site.journal)
@@ -400,6 +398,7 @@ class Gateway:
                 "version": site.version,
                 "links_restarted": len(stopped),
                 "uplinks_restarted": len(gone),
+                "rules_leaving": len({rule.index for rule in self._deliveries.leaving_rules()}),
                 "at_next_start": "http, journal" if kept_s else "nothing",
             },
         )
@@ -437,7 +436,8 @@ class Gateway:
         self._store.journal.flush()
         deadline_s = asyncio.get_running_loop().time() + DRAIN_S
         while asyncio.get_running_loop().time() < deadline_s:
-            if all(self._is_drained(uplink) for _spec, uplink in self._uplinks.values()):
+            drained = all(self._is_drained(uplink) for _spec, uplink in self._uplinks.values())
+            if drained and not self._desk.under_way and not self._store.waiting_lanes():
                 break
             await asyncio.sleep(0.01)
         await asyncio.gather(

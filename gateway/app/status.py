@@ -232,7 +232,7 @@ class Status:
             state, reason = "full", f"no room on the disk of {store.directory}"
         elif stats.is_blocked:
             state, reason = "full", "a buffer with full: block is at its bound"
-        committed = max(lane.committed for lane in stats.lanes)
+        committed = store.committed()
         return api.JournalStatus(
             state=state,  # type: ignore[arg-type]  # one of the words above
             reason=reason,

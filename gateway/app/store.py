@@ -15,6 +15,7 @@ from gateway.core.errors import StorageError
 from gateway.core.point import Layout, Priority
 from gateway.core.ports import Receipt
 from gateway.disk.filesystem import RealFileSystem
+from gateway.disk.record import Position
 from gateway.journal.journal import Journal
 from gateway.journal.settings import JournalSettings
 
@@ -117,6 +118,20 @@ class Store:
             self._failed(error)
             self.not_kept += 1
             return _NotKept()
+
+    def waiting_lanes(self) -> list[Priority]:
+        """Those with records of this run that are not on disk yet."""
+        journal = self.journal
+        return [
+            lane for lane in LANES if journal.end(lane)[1] and journal.committed(lane) < journal.end(lane)
+        ]
+
+    def committed(self) -> Position:
+        """The last (epoch, seq) up to which everything is on disk, whatever its lane; never too high."""
+        waiting = self.waiting_lanes()
+        if waiting:
+            return min(self.journal.committed(lane) for lane in waiting)
+        return max(self.journal.committed(lane) for lane in LANES)
 
     def is_blocked(self) -> bool:
         """Whether readers must pause."""

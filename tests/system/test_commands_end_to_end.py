@@ -152,12 +152,11 @@ def test_zero_is_written_and_a_float_is_one_write(rig: Rig) -> None:
     ("identity", "tag", "payload", "reason"),
     [
         ("range", "sp", {"id": "range", "v": 3001}, "above 3000"),
-        ("type", "sp", {"id": "type", "v": "fast"}, "expected a value of type int"),
-        ("bool", "plain", {"id": "bool", "v": True}, "expected a value of type int"),
-        ("fraction", "plain", {"id": "fraction", "v": 1.5}, "expected a value of type int"),
+        ("type", "sp", {"id": "type", "v": "fast"}, "expected a whole number"),
+        ("bool", "plain", {"id": "bool", "v": True}, "expected a whole number"),
+        ("fraction", "plain", {"id": "fraction", "v": 1.5}, "expected a whole number"),
         ("huge", "plain", {"id": "huge", "v": 70_000}, "70000"),
         ("readonly", "count", {"id": "readonly", "v": 1}, "read-only"),
-        ("nothing", "nosuch", {"id": "nothing", "v": 1}, "nosuch"),
         ("novalue", "sp", {"id": "novalue"}, "v"),
     ],
 )
@@ -171,6 +170,14 @@ def test_what_must_not_be_written_is_rejected_with_its_reason(
     assert reason in said["reason"], said
     assert len(rig.plant.writes) == before
     until(lambda: "rejected" in rig.audited(identity, "refused") + rig.audited(identity), "an audit line")
+
+
+def test_an_unknown_tag_is_rejected_on_its_own_topic(rig: Rig) -> None:
+    rig.send("nosuch", {"id": "nothing", "v": 1})
+    said = rig.station.wait_for(lambda one: one.topic == "plant/d1/nosuch/ack", "an answer").json
+    assert said["outcome"] == "rejected"
+    assert "nosuch" in said["reason"]
+    until(lambda: rig.gateway.audit("refused")[-1]["target"] == "d1/nosuch", "an audit line")
 
 
 def test_malformed_json_is_rejected_and_audited(rig: Rig) -> None:
