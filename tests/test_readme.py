@@ -1,4 +1,4 @@
-"""What the README shows is true: its configuration is accepted, its payload is what is sent, its paths exist."""
+"""What the README shows is true: its configuration is accepted, its payload is sent, its paths exist."""
 
 from __future__ import annotations
 

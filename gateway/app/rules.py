@@ -130,7 +130,7 @@ class Deliveries:
         self._leaving: dict[tuple[str, Priority], Delivery] = {}
 
     def set_rules(self, site: Site, layouts: Iterable[Layout]) -> None:
-        """Use the rules of `site` from now on. A rule that is gone gets nothing new and delivers what it has."""
+        """Use the rules of `site` from now on. A rule that is gone delivers what it has."""
         all_layouts = tuple(layouts)
         known: dict[tuple[str, Priority], Delivery] = {}
         for rule in site.publish:

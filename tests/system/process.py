@@ -708,7 +708,7 @@ def dump_journal(state: Path, scratch: Path) -> list[Stored]:
     """Every committed record, read from a copy: opening a journal begins a new epoch."""
     if scratch.exists():
         shutil.rmtree(scratch)
-    shutil.copytree(state / "journal", scratch)
+    shutil.copytree(state / "journal", scratch)  # a few megabytes
     clock = SystemClock()
     journal = Journal(
         scratch, filesystem=RealFileSystem(), lanes=LANES, config_version="dump",

@@ -153,10 +153,10 @@ def test_a_stop_while_the_broker_does_not_answer(
             until(lambda: gateway.uplink()["state"] != "up", "the uplink to go")
         elif case == "held":
             wire.hold()
-            until(lambda: gateway.uplink()["in_flight"] > 15, "messages on their way")
+            until(lambda: gateway.uplink()["in_flight"] > 8, "messages on their way")
         else:
             broker.freeze()
-            until(lambda: gateway.uplink()["in_flight"] > 15, "messages on their way")
+            until(lambda: gateway.uplink()["in_flight"] > 8, "messages on their way")
         try:
             code, took_s = gateway.stop()
         finally:
@@ -406,14 +406,14 @@ def test_a_reload_keeps_the_backlog_also_of_what_was_on_its_way(
         assert gateway.stop()[0] == 0
         counts = counts_of(listener, "plant/d1")
         assert counts == list(range(1, len(counts) + 1)), "values are missing"
-        assert silent > 15
+        assert silent > 8
 
 
 def wire_swallows(wire: Wire, gateway: Gateway) -> int:
     """From now on nothing gets through either way; returns once much is on its way, and how much."""
     wire.is_swallowing = True
     return until(
-        lambda: gateway.uplink()["in_flight"] if gateway.uplink()["in_flight"] > 15 else 0, "messages"
+        lambda: gateway.uplink()["in_flight"] if gateway.uplink()["in_flight"] > 8 else 0, "messages"
     )
 
 
