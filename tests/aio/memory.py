@@ -144,7 +144,7 @@ class Network:
 
     def install(self) -> None:
         """Stand in for the running loop's network."""
-        asyncio.get_running_loop().create_connection = self._connect  # type: ignore[method-assign,assignment]
+        asyncio.get_running_loop().create_connection = self._connect  # type: ignore[method-assign,assignment]  # the loop's own method is stood in for
 
     async def _connect(
         self, factory: Callable[[], asyncio.Protocol], host: str, port: int, **_more: object

@@ -14,7 +14,7 @@ AT_NS = 1_777_636_800_123_456_789  # 2026-05-01T12:00:00.123456789Z
 
 def view(
     value: Value, quality: Quality = GOOD, *, source_ns: int | None = None, received_ns: int | None = AT_NS
-):  # type: ignore[no-untyped-def]
+):  # type: ignore[no-untyped-def]  # parametrized
     return point_view(
         POINT, value, quality, source_time_ns=source_ns, received_ns=received_ns, age_s=0.12345, changed=7
     )

@@ -262,5 +262,5 @@ def test_a_terminal_without_unicode_gets_plain_signs() -> None:
         (size, 5 * 10**12, "5.0 TB"),
     ],
 )
-def test_numbers_for_people(function, argument, text) -> None:  # type: ignore[no-untyped-def]
+def test_numbers_for_people(function, argument, text) -> None:  # type: ignore[no-untyped-def]  # parametrized
     assert function(argument) == text

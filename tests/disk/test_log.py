@@ -34,14 +34,14 @@ def make(
         lane=0,
         filesystem=filesystem,
         settings=settings,
-        notify=notify or (lambda call: call()),  # type: ignore[arg-type]
+        notify=notify or (lambda call: call()),  # type: ignore[arg-type]  # a stand-in of the test
         wall_ns=lambda: 1_700_000_000_000_000_000,
         salt=lambda: next(salts),
     )
 
 
 def opened(filesystem: FileSystem, **more: object) -> tuple[Log, list[Entry], Recovered]:
-    log, seen = make(filesystem, **more), []  # type: ignore[arg-type, var-annotated]
+    log, seen = make(filesystem, **more), []  # type: ignore[arg-type, var-annotated]  # a stand-in of the test
     recovered = log.open(lambda _, entry: seen.append(entry))
     return log, seen, recovered
 
@@ -352,7 +352,7 @@ def test_many_records_share_one_sync_on_the_real_thread_and_the_real_disk(tmp_pa
     receipts = []
     for seq in range(1, 1001):
         receipt = add(log, seq)
-        receipt.on_commit(lambda seq=seq: told.append(seq))  # type: ignore[misc]
+        receipt.on_commit(lambda seq=seq: told.append(seq))  # type: ignore[misc]  # a stand-in of the test
         receipts.append(receipt)
     drain(calls, receipts[-1].is_committed)
     assert told == list(range(1, 1001))
@@ -369,7 +369,7 @@ def test_a_callback_that_raises_does_not_rob_the_others() -> None:
     log, _, _ = opened(FaultyFileSystem(), notify=calls.append)
     receipt = add(log, 1)
     told: list[str] = []
-    receipt.on_commit(lambda: 1 / 0)  # type: ignore[arg-type, return-value]
+    receipt.on_commit(lambda: 1 / 0)  # type: ignore[arg-type, return-value]  # a stand-in of the test
     receipt.on_commit(lambda: told.append("second"))
     log.writer.step()
     with pytest.raises(ZeroDivisionError):
@@ -379,7 +379,7 @@ def test_a_callback_that_raises_does_not_rob_the_others() -> None:
 
 
 def test_full_and_back_on_the_real_thread() -> None:
-    disk, calls = FaultyFileSystem(), queue.Queue()  # type: ignore[var-annotated]
+    disk, calls = FaultyFileSystem(), queue.Queue()  # type: ignore[var-annotated]  # a stand-in of the test
     log, _, _ = opened(disk, notify=calls.put)
     disk.room = 10
     log.start()

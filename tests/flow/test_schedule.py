@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.flow.schedule import ScanSchedule, staggered
+from gateway.flow.schedule import ScanSchedule, on_grid, staggered
 
 MS = 1_000_000
 
@@ -97,14 +97,16 @@ def test_never_two_of_one_device_and_nobody_starves(periods: list[int], steps: l
     assert all(entry.scans for entry in schedule.entries())
 
 
-def test_devices_do_not_start_together() -> None:
+def test_devices_do_not_start_together_but_on_one_grid() -> None:
     starts = [
         staggered(now_ns=0, every_ns=1000 * MS, index=i, count=4, over_whole_period=False) // MS
         for i in range(4)
     ]
-    assert starts == [0, 25, 50, 75]
+    assert starts == [0, 0, 50, 50]
     spread = [
-        staggered(now_ns=0, every_ns=1000 * MS, index=i, count=4, over_whole_period=True) // MS
-        for i in range(4)
+        staggered(now_ns=0, every_ns=1000 * MS, index=i, count=3, over_whole_period=True) // MS
+        for i in range(3)
     ]
-    assert spread == [0, 250, 500, 750]
+    assert spread == [0, 300, 650]
+    assert on_grid(0) == 0
+    assert on_grid(1) == on_grid(50 * MS) == 50 * MS

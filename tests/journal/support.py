@@ -85,7 +85,7 @@ class Bench:
         self.journal.commit()
         return numbers
 
-    def append(self, *, stream: str = "a", lane: Priority = N, layout: Layout = LAYOUT):  # type: ignore[no-untyped-def]
+    def append(self, *, stream: str = "a", lane: Priority = N, layout: Layout = LAYOUT):  # type: ignore[no-untyped-def]  # keywords passed on as they are
         self.seq += 1
         batch = Batch(
             layout=layout,
@@ -120,7 +120,7 @@ class Bench:
 def everything(reader: Reader, **more: object) -> list[Record]:
     found: list[Record] = []
     while True:
-        found += reader.read(**more)  # type: ignore[arg-type]
+        found += reader.read(**more)  # type: ignore[arg-type]  # keywords passed on as they are
         if reader.is_at_end:
             return found
 

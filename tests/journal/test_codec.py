@@ -44,12 +44,12 @@ def batches(draw: st.DrawFn) -> Batch:
         values=row,
         received_ns=draw(st.integers(0, (1 << 63) - 1)),
         monotonic_ns=draw(st.integers(0, (1 << 63) - 1)),
-        quality=draw(st.one_of(small, st.just(column(small)))),  # type: ignore[arg-type]
+        quality=draw(st.one_of(small, st.just(column(small)))),  # type: ignore[arg-type]  # hypothesis draws are Any
         columns=draw(st.none() | st.just(tuple(range(count)))),
         kind=draw(st.sampled_from(Kind)),
         cause=draw(st.sampled_from(Cause)),
         source_time_ns=draw(st.one_of(time, st.just(column(time)))),
-        time_quality=draw(st.one_of(small, st.just(column(small)))),  # type: ignore[arg-type]
+        time_quality=draw(st.one_of(small, st.just(column(small)))),  # type: ignore[arg-type]  # hypothesis draws are Any
         native=draw(st.one_of(st.none(), small, st.just(column(st.none() | small)))),
         epoch=3,
         seq=7,

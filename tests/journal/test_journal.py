@@ -37,7 +37,7 @@ from tests.journal.support import (
 
 
 def again(bench: Bench, **more: object) -> Bench:
-    return Bench(bench.disk, **({"clock": bench.clock} | more))  # type: ignore[arg-type]
+    return Bench(bench.disk, **({"clock": bench.clock} | more))  # type: ignore[arg-type]  # settings under test, mixed by name
 
 
 def up_to(epoch: int, count: int, first: int = 1) -> list[tuple[int, int]]:
