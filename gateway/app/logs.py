@@ -30,7 +30,8 @@ def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     root.setLevel(level)
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+def fields_of(record: logging.LogRecord) -> dict[str, Any]:
+    """What was given as `extra`."""
     return {key: value for key, value in vars(record).items() if key not in _STANDARD}
 
 
@@ -41,7 +42,7 @@ class JsonLines(logging.Formatter):
         """`<6>{"level":…,"logger":…,"message":…, fields…}`; journald adds the time."""
         out: dict[str, Any] = {"level": record.levelname.lower(), "logger": record.name}
         out["message"] = record.getMessage()
-        out.update(_fields(record))
+        out.update(fields_of(record))
         if record.exc_info:
             out["exception"] = self.formatException(record.exc_info)
         return f"<{_PRIORITY.get(record.levelname, 6)}>{json.dumps(out, default=str, ensure_ascii=False)}"
@@ -59,7 +60,7 @@ class TerminalLines(logging.Formatter):
         moment = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC).astimezone()
         time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
         level = f"{record.levelname:<7}"
-        facts = " ".join(f"{key}={_quoted(value)}" for key, value in _fields(record).items())
+        facts = " ".join(f"{key}={_quoted(value)}" for key, value in fields_of(record).items())
         if self._has_colour:
             time, facts = f"{_DIM}{time}{_RESET}", f"{_DIM}{facts}{_RESET}" if facts else ""
             level = f"{_COLOUR.get(record.levelname, '')}{level}{_RESET}"

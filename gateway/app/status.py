@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.aio.endpoint import LinkState
 from gateway.api import source as api
 from gateway.api.source import Family, Health, Sample, point_view, rfc3339
+from gateway.app.logs import fields_of
 from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
 from gateway.core.command import Outcome
@@ -21,6 +23,8 @@ from gateway.uplink.mqtt.uplink import MqttUplink
 if TYPE_CHECKING:
     from gateway.app.runtime import Gateway, Link
 
+NOTICES_MAX: Final = 10
+NOTICE_CHARACTERS_MAX: Final = 400
 RATE_SAMPLES: Final = 5  # seconds over which rates are measured
 
 
@@ -42,6 +46,25 @@ class _Rates:
         return max(0.0, (last.get(name, 0) - first.get(name, 0)) * 1e9 / span_ns) if span_ns else 0.0
 
 
+class _Notices(logging.Handler):
+    """The last warnings and errors, for people who look at the status and not at the log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last: deque[api.Notice] = deque(maxlen=NOTICES_MAX)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        facts = " ".join(f"{key}={value}" for key, value in fields_of(record).items())
+        text = f"{record.getMessage()}  {facts}" if facts else record.getMessage()
+        self.last.append(
+            api.Notice(
+                time=rfc3339(int(record.created * 1e9)),
+                level="warning" if record.levelno < logging.ERROR else "error",
+                text=text[:NOTICE_CHARACTERS_MAX],
+            )
+        )
+
+
 class Status:
     """Implements `StatusSource`."""
 
@@ -50,6 +73,8 @@ class Status:
         self._clock = clock
         self._site = site
         self._rates = _Rates()
+        self._notices = _Notices()
+        logging.getLogger().addHandler(self._notices)
         self._started_ns = clock.wall_ns()
         self._started_monotonic_ns = clock.monotonic_ns()
         self._since: dict[str, tuple[str, int]] = {}  # link or uplink → (state, when it entered it)
@@ -113,6 +138,7 @@ class Status:
             uplinks=tuple(self._uplink(name, *found) for name, found in gateway.uplinks.items()),
             journal=self._journal(),
             commands=self._commands(),
+            notices=tuple(self._notices.last),
         )
 
     def points(self, since: int) -> api.Points:
