@@ -37,7 +37,7 @@ _log = logging.getLogger("gateway.uplink")
 REPLIES_MAX: Final = (
     1000  # answers to commands waiting for the broker; the oldest is dropped, it is in the audit
 )
-STATUS_EVERY_NS: Final = 60_000_000_000
+STATUS_EVERY_NS: Final = 60_000_000_000  # also how long an acknowledgement may take at most, up to twice
 _ACK_BYTES: Final = 4  # the shortest PUBACK, MQTT 5.0 §3.4
 _MANY: Final = 16  # messages in flight from which on half of their acknowledgements are waited for at once
 _LOGGED_MAX: Final = 100  # distinct refusals that are logged one by one
@@ -108,6 +108,7 @@ class MqttUplink:
         self._pending: deque[tuple[Entry, Route, bytes, bytes]] = deque()  # of the record being sent
         self._replies: deque[tuple[bytes, bytes, int]] = deque(maxlen=REPLIES_MAX)
         self._is_send_due = False
+        self._oldest: object = None  # of the publishes in flight, when last looked at
         self._is_connected = False
         self._is_v5 = is_v5
         self._logged: set[tuple[int, str]] = set()
@@ -264,6 +265,13 @@ class MqttUplink:
 
     def _on_status_due(self, now_ns: int) -> None:
         if self._is_connected:
+            oldest = self.session.oldest_in_flight
+            if oldest is not None and oldest is self._oldest:
+                self.endpoint.drop(
+                    f"no acknowledgement for {STATUS_EVERY_NS // 1_000_000_000} s: sending again"
+                )
+                return
+            self._oldest = oldest
             self._publish_status("online")
             self.endpoint.wake()
         if self._alarm is not None:

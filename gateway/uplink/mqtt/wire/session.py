@@ -142,6 +142,11 @@ class ClientSession:
         return len(self._outgoing.in_flight)
 
     @property
+    def oldest_in_flight(self) -> object:
+        """Stands for the publish that waits longest: the same object while it is the same; else None."""
+        return next(iter(self._outgoing.in_flight.values()), None)
+
+    @property
     def client_id(self) -> str:
         """Our Client Identifier, or the one the server assigned."""
         return self._client_id
