@@ -1,4 +1,4 @@
-"""Scans in virtual time: on the grid for hours, never two of one device, pushed back and paused, clock steps."""
+"""Scans in virtual time: on the grid for hours, never two of one device, paused and resumed."""
 
 from __future__ import annotations
 
@@ -198,7 +198,8 @@ def test_requests_in_flight_reach_their_limit_and_never_exceed_it(depth: int) ->
 
 
 def test_devices_of_a_class_are_spread_where_that_is_asked_for() -> None:
-    text = "links: {plc: {driver: modbus, host: 10.0.0.1}}\nscan: {normal: {every: 10s, spread: true}}\ndevices:\n"
+    text = "links: {plc: {driver: modbus, host: 10.0.0.1}}\nscan: {normal: {every: 10s, spread: true}}\n"
+    text += "devices:\n"
     for n in range(10):
         text += f"  d{n}: {{link: plc, unit: {n}, tags: {{a: {{at: 'hr:0', type: uint16}}}}}}\n"
     plc = Plc(*range(10))
