@@ -36,6 +36,7 @@ def site(plant: Plant, port: int, **link: Any) -> dict[str, Any]:
         "version": 1,
         "gateway": {"name": "gw"},
         "http": {"listen": "127.0.0.1:0"},
+        "journal": {"commit": "1ms"},  # a stop then waits for nothing but the command itself
         "links": {
             "plc": {"driver": "modbus", "host": f"127.0.0.1:{plant.port}", "timeout": "400ms",
                     "reconnect": {"min": "50ms", "max": "200ms"}, **link},
