@@ -409,6 +409,35 @@ def test_a_reload_keeps_the_backlog_also_of_what_was_on_its_way(
         assert silent > 8
 
 
+@pytest.mark.interop
+@pytest.mark.kills
+def test_a_topic_that_changes_leaves_nothing_behind(
+    tmp_path: Path, background: Background, plant: Plant, make_gateway: Callable[..., Gateway]
+) -> None:
+    require("paho")
+    with mosquitto(tmp_path, "max_queued_messages 0") as broker:
+        listener = PahoListener(broker.port, "plant/#", "changed/#")
+        background.at_end.append(listener.close)
+        wire = Wire(background, broker.port)
+        wire.start()
+        gateway = make_gateway(config := site({"d1": plant}, wire.port))
+        gateway.start()
+        until(lambda: len(listener.on("plant/d1")) > 5, "values")
+        wire_swallows(wire, gateway)
+        until(lambda: gateway.uplink()["backlog"] > 50, "values that wait behind it")
+        config["publish"][0]["topic"] = "changed/{device}"
+        gateway.configure(config)
+        assert "rules_leaving=1" in gateway.reload()
+        wire.is_swallowing = False
+        wire.cut()
+        gateway.await_connected()
+        until(lambda: len(listener.on("changed/d1")) > 20, "values on the new topic")
+        until(lambda: gateway.uplink()["backlog"] < 10, "the backlog to go")
+        assert gateway.stop()[0] == 0
+        counts = counts_of(listener, "plant/d1") + counts_of(listener, "changed/d1")
+        assert sorted(counts) == list(range(1, len(counts) + 1)), "values are missing"
+
+
 def wire_swallows(wire: Wire, gateway: Gateway) -> int:
     """From now on nothing gets through either way; returns once much is on its way, and how much."""
     wire.is_swallowing = True

@@ -257,6 +257,8 @@ def test_the_goodbye_is_the_status_then_disconnect_or_the_will_where_there_is_no
         connect(full, bytes.fromhex("20 06 00 00 03 21 00 02"))  # Receive Maximum 2
         full.link_closing()
         (goodbye,) = packets(b"".join(full.session.to_send(now_ns())))
-        assert goodbye == bytes.fromhex("e0 01 04")  # Disconnect with Will Message, MQTT 5.0 section 3.14.2.1
+        assert goodbye == bytes.fromhex(
+            "e0 02 04 00"
+        )  # Disconnect with Will Message, MQTT 5.0 section 3.14.2.1
 
     run(body())
