@@ -190,17 +190,19 @@ class Writer:
     # The writer's thread.
 
     def step(self) -> bool:
-        """Delete and commit what waits. False where the disk is full or failed: see `state`."""
+        """Delete and commit what waits now. False where the disk is full or failed: see `state`.
+
+        What comes in meanwhile is the next group's: taken along, it would be a commit for a few records.
+        """
         if self.failure is not None:  # after a failed sync nothing on disk can be trusted to be what we wrote
             return False
         try:
             self._delete()
-            while (group := self._current or self._take()) is not None:
-                self._current = group
-                self._commit(group)
-                self._current = None
-                self._finished.append(group)
-                self._notify(self.collect)
+            if self._current is not None:  # the disk was full
+                self._commit_whole(self._current)
+            group = self._take()
+            if group is not None:
+                self._commit_whole(group)
         except StorageFull as error:
             if self.state is not State.FULL:
                 self.state = State.FULL
@@ -258,6 +260,13 @@ class Writer:
             except FileNotFoundError:
                 logger.warning("segment was gone already", extra={"path": str(self._deletions[0])})
             self._deletions.popleft()
+
+    def _commit_whole(self, group: Group) -> None:
+        self._current = group
+        self._commit(group)
+        self._current = None
+        self._finished.append(group)
+        self._notify(self.collect)
 
     def _commit(self, group: Group) -> None:
         started_ns = time.perf_counter_ns()
