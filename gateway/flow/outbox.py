@@ -237,9 +237,13 @@ class Outbox:
 
     @property
     def backlog(self) -> int:
-        """Records not acknowledged, at most: numbers of other streams in between are counted too."""
+        """Records not acknowledged, about: numbers of other streams in between are counted too.
+
+        Of what is stored over a restart, where numbers begin anew, only the later part is; never 0.
+        """
         stored = sum(
-            hole.upto[1] - (hole.after[1] if hole.upto[0] == hole.after[0] else 0) for hole in self._holes
+            hole.upto[1] - hole.after[1] if hole.upto[0] == hole.after[0] else max(1, hole.upto[1])
+            for hole in self._holes
         )
         return self.in_flight + len(self._tail) + stored
 
