@@ -290,7 +290,7 @@ def _writes(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
                 encode=_encoder(one, low=tag.write.min, high=tag.write.max),
                 decode=_single_decoder(one, table),
                 function=_FUNCTIONS[tag.write.function or model.write_function],
-                bit=one.bit,
+                bit=None if one.bit is None else codec.wire_bit(one),
                 bit_write=_BIT_WRITES[model.bit_write],
                 verify_within_ns=tag.write.within_ns if tag.write.verify == "readback" else 0,
             ),

@@ -375,11 +375,16 @@ def encode(field: Field, value: Value, *, low: float | None = None, high: float 
 
 def masks(field: Field, value: Value) -> tuple[int, int]:
     """(and_mask, or_mask) that set or clear a bit of a register: content = (content & and) | (or & ~and)."""
+    mask = 1 << wire_bit(field)
+    return 0xFFFF ^ mask, mask if _as_bool(value) else 0
+
+
+def wire_bit(field: Field) -> int:
+    """The number of a field's bit in its register as it travels; 0 is the least significant."""
     if field.bit is None:
         raise ValueError(f"found type {field.type.value}, expected a bit of a register")
     # Bits are numbered in the value; with the low byte first on the wire the halves trade places.
-    mask = 1 << (field.bit if field.order.byte is Endian.BIG else field.bit ^ 8)
-    return 0xFFFF ^ mask, mask if _as_bool(value) else 0
+    return field.bit if field.order.byte is Endian.BIG else field.bit ^ 8
 
 
 def _as_bool(value: Value) -> bool:

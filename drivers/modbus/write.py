@@ -67,7 +67,7 @@ class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
     ]  # registers in wire order; one byte 0 or 1 for coils and bits; ValueError
     decode: Callable[[bytes], Value]  # of a read answer's data
     function: WriteFunction = WriteFunction.AUTO
-    bit: int | None = None  # of a register, 0 is the least significant
+    bit: int | None = None  # of the register as it travels, 0 is the least significant
     bit_write: BitWrite = BitWrite.REFUSE
     verify_within_ns: int = 0  # 0: no read-back
 

@@ -54,6 +54,9 @@ def written(device: str, tag: str, value: object, *, name: str = "t") -> list[by
         ("write_function: multiple,", "at: 'co:4', write: {}", True, ["0f 0004 0001 01 01"]),
         ("bit_write: mask,", "at: 'hr:4', bit: 3, write: {}", True, ["16 0004 fff7 0008"]),
         ("bit_write: mask,", "at: 'hr:4', bit: 3, write: {}", False, ["16 0004 fff7 0000"]),
+        ("bit_write: mask,", "at: 'hr:4', bit: 3, order: BADC, write: {}", True, ["16 0004 f7ff 0800"]),
+        ("bit_write: mask,", "at: 'hr:4', bit: 11, order: DCBA, write: {}", False, ["16 0004 fff7 0000"]),
+        ("bit_write: rmw,", "at: 'hr:4', bit: 8, order: BADC, write: {}", False, ["06 0004 0006"]),
         ("bit_write: rmw,", "at: 'hr:4', bit: 3, write: {}", True, ["06 0004 000f"]),
         ("bit_write: rmw,", "at: 'hr:4', bit: 0, write: {}", False, ["06 0004 0006"]),
         (
@@ -68,6 +71,28 @@ def test_one_command_is_one_request_of_the_right_kind(
     device: str, tag: str, value: object, requests: list[str]
 ) -> None:
     assert written(device, tag, value) == [bytes.fromhex(request) for request in requests]
+
+
+@pytest.mark.parametrize("order", ["ABCD", "CDAB", "BADC", "DCBA"])
+@pytest.mark.parametrize("how", ["mask", "rmw"])
+def test_the_bit_that_is_written_is_the_bit_that_is_read(order: str, how: str) -> None:
+    plc = Plc()
+    verified = []
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(0.5)
+        for bit in range(16):
+            result = await rig.command(f"d/b{bit}", not rig.shown.points[f"d/b{bit}"][0])
+            verified.append(result.outcome.value)
+        await asyncio.sleep(1.5)
+        for bit in range(16):
+            told = rig.shown.of(f"d/b{bit}")
+            assert told[-1][1] is (not told[0][1])
+
+    tags = ", ".join(f"b{bit}: {{at: 'hr:4', bit: {bit}, order: {order}, {VERIFIED}}}" for bit in range(16))
+    driven(SITE % ("", "1s", f"bit_write: {how},", tags), script, plc=plc)
+    assert verified == ["verified"] * 16
+    assert plc.registers[1][4] == 0xFFFF ^ 7
 
 
 def test_what_tag_and_device_together_forbid_is_found_before_anything_runs() -> None:
