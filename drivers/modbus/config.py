@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address, parse
 from drivers.modbus.field import ORDERS, SHAPES, STRING_REGISTERS_MAX, DataType, Scale
+from drivers.modbus.wire.client import IN_FLIGHT_MAX
 from drivers.modbus.wire.pdu import ADDRESS_COUNT, Table
 from gateway.config.models import Device, Link, Model, Tag, Write, defaults
 from gateway.config.scalars import one_of, shown
@@ -155,7 +156,10 @@ class ModbusLink(Link):
     )
     attempts: int = Field(3, ge=1, le=10, description="Attempts of one read before its values are bad.")
     max_in_flight: int = Field(
-        1, ge=1, le=64, description="Requests sent before the first answer; 1: one after the other."
+        1,
+        ge=1,
+        le=IN_FLIGHT_MAX,
+        description="Requests sent before the first answer, up to 16; 1: one after the other.",
     )
     gap_ns: Annotated[int, Duration("0s", "10s")] = Field(
         "0s", validate_default=True, alias="gap", description="Pause between an answer and the next request."
