@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench.features import features
 from bench.formula import Mode
 from bench.report import Goal, judge, table
 from bench.rig import ROOT, Programs, RigError, build
@@ -91,6 +92,7 @@ def main() -> int:
             shutil.rmtree(folder, ignore_errors=True)
     goals = judge(measured)
     print(table(measured, goals, failed=failed, machine=_machine()))
+    print(f"features on: {features()}")
     print(f"written to {_write(measured, goals, failed)}")
     broken = [goal for goal in goals if goal.is_gate and goal.is_met is False]
     wrong = [name for name, figures in measured.items() if figures.wrong]
