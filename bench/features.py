@@ -21,7 +21,7 @@ def features() -> str:
     (uplink,) = site.uplinks.values()
     assert isinstance(uplink.model, MqttUplink)
     parts = [
-        f"journal, commit each {site.journal.commit_ns // 1_000_000} ms, on failure {site.journal.on_failure}",
+        f"journal, commit each {site.journal.commit_ns // 1_000_000} ms",
         f"buffer {rule.model.buffer.max_bytes // 10**6} MB, full: {rule.model.buffer.full}",
         f"MQTT {uplink.model.version} QoS {rule.qos}",
         f"report on {rule.model.report.on}",
