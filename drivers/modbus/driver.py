@@ -364,8 +364,8 @@ class ModbusDriver:
 
     # Commands
 
-    async def execute(self, command: Command, on_sent: Callable[[], None] | None = None) -> CommandResult:
-        """Write one value, read it back where that is asked for. The result is final."""
+    async def execute(self, command: Command, on_sent: Callable[[], None]) -> CommandResult:
+        """Write one value, and read it back where that is asked for. The result is final."""
         target = self._writes.get((command.device, command.tag))
         if target is None:
             return _result(command, Outcome.REJECTED, f"{command.target} cannot be written")

@@ -95,11 +95,14 @@ class Steps:
         self,
         command: Command,
         ask: Ask,
-        on_sent: Callable[[], None] | None,
+        on_sent: Callable[[], None],
         clock: Clock,
         turn: asyncio.Lock | None = None,
     ) -> CommandResult:
-        """Write and read back. Nothing is repeated. `turn` is held until the write is answered."""
+        """Write and read back, `on_sent` in between. Nothing is repeated.
+
+        `turn` is held until the write is answered.
+        """
         if turn is None:
             failure = await self._write(command, ask)
         else:
@@ -107,10 +110,9 @@ class Steps:
                 failure = await self._write(command, ask)
         if failure is not None:
             return failure
-        if on_sent is not None:
-            on_sent()
         if not self._target.verify_within_ns:
             return _result(command, Outcome.SENT, "")
+        on_sent()
         return await self._verify(command, ask, clock)
 
     async def _write(self, command: Command, ask: Ask) -> CommandResult | None:

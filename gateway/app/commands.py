@@ -166,7 +166,7 @@ class CommandDesk:
 class _Nobody:
     """Stands in for a driver that is not there (any more)."""
 
-    async def execute(self, command: Command) -> CommandResult:
+    async def execute(self, command: Command, on_sent: Callable[[], None]) -> CommandResult:  # noqa: ARG002
         reason = f"no driver for {command.device}"
         return CommandResult(id=command.id, outcome=Outcome.REJECTED, reason=reason)
 

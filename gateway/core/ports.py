@@ -44,6 +44,9 @@ class Sink(Protocol):
 class CommandTarget(Protocol):
     """A driver that can be told to write."""
 
-    async def execute(self, command: Command) -> CommandResult:
-        """Carry out one command; the result is final. Never raises for a device's refusal."""
+    async def execute(self, command: Command, on_sent: Callable[[], None]) -> CommandResult:
+        """Carry out one command; the result is final. Never raises for a device's refusal.
+
+        `on_sent` is called at most once, when the device has confirmed and a read-back follows.
+        """
         ...

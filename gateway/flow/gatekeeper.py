@@ -159,8 +159,8 @@ class Gatekeeper:
     ) -> CommandResult:
         """Judge, write down, carry out. The result is final.
 
-        `on_progress` gets ACCEPTED once the id is on disk, and SENT before a final VERIFIED. A route that
-        raises leaves the command UNKNOWN: it may have been sent.
+        `on_progress` gets ACCEPTED once the id is on disk, and SENT once the device has confirmed where a
+        read-back follows. A route that raises leaves the command UNKNOWN: it may have been sent.
         """
         key: Key = (command.issuer, command.id)
         said = said_by(command.target, command.value)
@@ -223,15 +223,16 @@ class Gatekeeper:
             )
         else:
             on_progress(CommandResult(id=command.id, outcome=Outcome.ACCEPTED))
-            result = await self._send(command, route)
+            confirmed = CommandResult(id=command.id, outcome=Outcome.SENT)
+            result = await self._send(command, route, partial(on_progress, confirmed))
         await self._finish(command, result)
-        if result.outcome is Outcome.VERIFIED:
-            on_progress(CommandResult(id=command.id, outcome=Outcome.SENT))
         return result
 
-    async def _send(self, command: Command, route: CommandTarget) -> CommandResult:
+    async def _send(
+        self, command: Command, route: CommandTarget, on_sent: Callable[[], None]
+    ) -> CommandResult:
         try:
-            result = await route.execute(command)
+            result = await route.execute(command, on_sent)
         except Exception as error:
             log.exception("a command's route failed", extra={"target": command.target, "id": command.id})
             reason = f"its route failed, it may have been sent: {type(error).__name__}: {error}"

@@ -50,8 +50,10 @@ class Route:
         self.gate: asyncio.Event | None = None
         self.fault: BaseException | None = None
 
-    async def execute(self, command: Command) -> CommandResult:
+    async def execute(self, command: Command, on_sent: Callable[[], None]) -> CommandResult:
         self.seen.append(command)
+        if self.outcome is Outcome.VERIFIED:
+            on_sent()
         if self.gate is not None and self.reached is not None:
             self.reached.set()
             await self.gate.wait()
@@ -127,7 +129,8 @@ def test_a_command_is_on_disk_before_it_is_sent_and_reported_step_by_step() -> N
     site = Site()
     durable: list[bytes] = []
 
-    async def execute(command: Command) -> CommandResult:
+    async def execute(command: Command, on_sent: Callable[[], None]) -> CommandResult:
+        on_sent()
         durable.append(site.disk.entries[DIRECTORY / "commands-000001.jsonl"].durable)
         return CommandResult(id=command.id, outcome=Outcome.VERIFIED, value=5.0)
 
@@ -137,6 +140,21 @@ def test_a_command_is_on_disk_before_it_is_sent_and_reported_step_by_step() -> N
     assert b'"id":"a"' in durable[0]
     assert durable[0].count(b"\n") == 1
     assert site.progress == [Outcome.ACCEPTED, Outcome.SENT]
+
+
+def test_sent_is_reported_when_the_device_confirms_not_when_the_read_back_is_over() -> None:
+    async def script() -> None:
+        site = Site()
+        reached, gate = site.route.hold()
+        running = asyncio.create_task(site.execute(site.command()))
+        await reached.wait()
+        assert site.progress == [Outcome.ACCEPTED, Outcome.SENT]
+        assert not running.done()
+        gate.set()
+        assert (await running).outcome is Outcome.VERIFIED
+        assert site.progress == [Outcome.ACCEPTED, Outcome.SENT]
+
+    asyncio.run(script())
 
 
 def test_writing_zero_and_false_works() -> None:
@@ -390,7 +408,7 @@ def test_what_cannot_be_audited_is_not_carried_out(fault: str) -> None:
 def test_a_disk_that_fails_after_the_write_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     site = Site()
 
-    async def execute(command: Command) -> CommandResult:
+    async def execute(command: Command, _on_sent: Callable[[], None]) -> CommandResult:
         site.disk.sync_error = errno.EIO
         return CommandResult(id=command.id, outcome=Outcome.SENT)
 

@@ -159,7 +159,7 @@ class Rig:
         self.task = asyncio.get_running_loop().create_task(driver.run())
 
     async def command(
-        self, target: str, value: Value, *, within_s: float = 5, on_sent: Callable[[], None] | None = None
+        self, target: str, value: Value, *, within_s: float = 5, on_sent: Callable[[], None] = lambda: None
     ) -> CommandResult:
         """Execute one command."""
         device, tag = target.split("/")
