@@ -126,11 +126,18 @@ def watch(url: str) -> None:
 
 @cli.command()
 @click.option("--for", "duration", metavar="DURATION", help="End by itself, for example after 20s.")
-def demo(duration: str | None) -> None:
+@click.option(
+    "--broker",
+    type=click.Choice(["mosquitto", "iotcore"]),
+    help="Which broker. Default: mosquitto where it is installed, else the embedded one.",
+)
+def demo(duration: str | None, broker: str | None) -> None:
     """A simulated plant, a broker and the gateway between them, with a live table."""
+    from gateway.app.demo.broker import BrokerKind
     from gateway.app.demo.run import demo as run_demo
 
-    raise SystemExit(run_demo(None if duration is None else _duration_ns(duration) / 1e9))
+    kind = None if broker is None else BrokerKind(broker)
+    raise SystemExit(run_demo(None if duration is None else _duration_ns(duration) / 1e9, broker=kind))
 
 
 def _duration_ns(text: str) -> int:
