@@ -63,8 +63,7 @@ class CommandDesk:
         self._rules = {}
         for rule in site.commands:
             compiled = compile_command_rule(command_spec(rule), layouts, gateway=site.name, site=site.site)
-            policy = Policy(ttl_ns=rule.model.rule.ttl_ns, age_proof=AgeProof.LIVE_DELIVERY)
-            self._rules.setdefault(rule.uplink, []).append(_Rule(rule, compiled, policy))
+            self._rules.setdefault(rule.uplink, []).append(_Rule(rule, compiled, policy_of(rule)))
         self._gatekeeper.set_points(_writables(site, layouts))
 
     def subscriptions(self, uplink: str) -> tuple[Subscription, ...]:
@@ -174,6 +173,12 @@ class _Nobody:
 def command_spec(rule: CommandRule) -> CommandSpec:
     """The rule in translate's words."""
     return CommandSpec(match=tuple(rule.model.match), topic=rule.model.topic, reply=rule.model.reply or "")
+
+
+def policy_of(rule: CommandRule) -> Policy:
+    """What a rule demands of the age of its commands."""
+    asked = rule.model.rule
+    return Policy(ttl_ns=asked.ttl_ns, age_proof=AgeProof(asked.age_proof))
 
 
 def _arrival(message: Message) -> Arrival:

@@ -51,6 +51,8 @@ def site(plant: Plant, port: int, **link: Any) -> dict[str, Any]:
         "commands": [
             {**rule, "reply": "plant/{device}/{tag}/ack"},
             {**rule, "topic": "strict/{device}/{tag}/set", "reply": "strict/{device}/{tag}/ack",
+             "rule": {"ttl": "2s", "age_proof": "live_delivery"}},
+            {**rule, "topic": "stricter/{device}/{tag}/set", "reply": "stricter/{device}/{tag}/ack",
              "rule": {"ttl": "2s"}},
         ],
     }  # fmt: skip
@@ -104,7 +106,9 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     plant.start()
     with mosquitto(folder) as broker:
         gateway = Gateway(folder, site(plant, broker.port))
-        station = PahoListener(broker.port, "plant/+/+/ack", "strict/+/+/ack", "gateway/#", name="station")
+        station = PahoListener(
+            broker.port, "plant/+/+/ack", "strict/+/+/ack", "stricter/+/+/ack", "gateway/#", name="station"
+        )
         try:
             gateway.start()
             await_values(gateway)
@@ -201,6 +205,9 @@ def test_age_is_verified_where_a_rule_demands_it(rig: Rig) -> None:
     assert "age cannot be verified" in said["reason"]
     rig.send("sp", {"id": "long-expiry", "v": 1}, prefix="strict", expiry_s=3600)
     assert rig.final("sp", "long-expiry", prefix="strict")["outcome"] == "rejected"
+    # without age_proof: live_delivery an expiry proves nothing
+    rig.send("sp", {"id": "expiry-only", "v": 1}, prefix="stricter", expiry_s=2)
+    assert "age cannot be verified" in rig.final("sp", "expiry-only", prefix="stricter")["reason"]
     rig.send("sp", {"id": "old", "v": 1, "t": now_ms - 60_000}, prefix="strict")
     said = rig.final("sp", "old", prefix="strict")
     # a machine whose clock is not synchronised cannot tell the age, and says so
