@@ -21,6 +21,8 @@ from gateway.journal.settings import JournalSettings
 
 _log = logging.getLogger("gateway.journal")
 
+CURSOR_SAVE_MS: Final = 500  # below a second, so that each call of `maintain` saves: what a crash repeats
+
 
 class _NotKept:
     """The receipt of what the disk did not take: never committed."""
@@ -182,4 +184,5 @@ def _settings(site: Site) -> JournalSettings:
     return JournalSettings(
         commit_interval_ms=max(1, site.journal.commit_ns // 1_000_000),
         segment_bytes=min([usual.segment_bytes, *(4 * bound for bound in bounds)]),
+        cursor_save_ms=CURSOR_SAVE_MS,
     )
