@@ -141,6 +141,9 @@ class ModbusDriver:
                 assert isinstance(job, Request)
                 if not job.answer.done():
                     job.answer.set_result(event)
+        if not self._is_up:  # what came with the loss may ask for more: nobody is there to ask
+            self._fail_reads()
+            return
         now_ns = self._clock.monotonic_ns()
         if self._gap_ns:
             self._not_before_ns = now_ns + self._gap_ns
@@ -159,6 +162,9 @@ class ModbusDriver:
             for scan, _every, _offset in self._scans.values():
                 self._tell_lost(scan, reason)
         self._fail_urgent()
+        self._fail_reads()
+
+    def _fail_reads(self) -> None:
         waiting = [*self._reads, *(job for _due, job in self._later)]
         self._reads.clear()
         self._later.clear()

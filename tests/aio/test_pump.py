@@ -35,13 +35,17 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-def test_many_wakes_in_one_turn_are_one_write() -> None:
+def test_many_wakes_in_one_turn_are_one_look_and_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(pump: Pump, owner: Listener, wire: Wire) -> None:
+        turns: list[int] = []
+        to_send = owner.session.to_send
+        monkeypatch.setattr(owner.session, "to_send", lambda at_ns: turns.append(at_ns) or to_send(at_ns))
         for number in range(5):
             owner.session.out.append(bytes([number]))
             pump.wake()
         await turn()
         assert wire.sent == [bytes(range(5))]
+        assert len(turns) == 1
 
     pumped(script)
 

@@ -281,6 +281,28 @@ def test_nothing_is_asked_of_a_session_whose_link_is_gone() -> None:
     driven(text, script, plc=plc)
 
 
+@pytest.mark.parametrize("code", [2, 6], ids=["refused", "busy"])
+def test_an_answer_that_asks_for_more_and_comes_with_the_loss_leaves_nothing_behind(code: int) -> None:
+    plc = Plc()
+
+    def refuse_and_garbage(device: Plc, request: Request) -> bytes:
+        return frame(request[0], 1, bytes((request[2][0] | 0x80, code))) + b"\xff" * 20
+
+    plc.reply = refuse_and_garbage
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(0.2)
+        assert rig.driver.session.to_send(now_ns()) == []
+        assert rig.driver.session.capacity() == 1
+        assert (list(rig.driver._reads), list(rig.driver._later)) == ([], [])
+        assert set(rig.shown.points.values()) == {LOST}
+        plc.reply = Plc.answer
+        await asyncio.sleep(12)
+        assert set(rig.shown.points.values()) == {(7, "good"), (7 << 16 | 7, "good")}
+
+    driven(ONE, script, plc=plc)
+
+
 # --- several devices on a wire ------------------------------------------------------------------------------
 
 SEVERAL = """

@@ -7,6 +7,8 @@ import struct
 
 import pytest
 
+from drivers.modbus.wire.pdu import Table
+from drivers.modbus.write import WriteTarget
 from tests.drivers.modbus.rig import Plc, Request, Rig, driven, frame, parts_of
 
 SITE = """
@@ -112,6 +114,20 @@ def test_what_tag_and_device_together_forbid_is_found_before_anything_runs() -> 
         "b: {at: 'hr:4', type: int32, write: {function: multiple}}",
     )
     assert parts_of(fine).problems == ()
+
+
+def test_a_bit_whose_device_allows_neither_way_is_refused_whatever_the_configuration_let_through() -> None:
+    target = WriteTarget(
+        unit=1,
+        table=Table.HOLDING_REGISTERS,
+        start=4,
+        count=1,
+        encode=lambda _value: b"\x01",
+        decode=lambda data: data,
+        bit=3,
+    )
+    with pytest.raises(ValueError, match="expected bit_write: mask or rmw"):
+        target.steps(True)
 
 
 def ask(
