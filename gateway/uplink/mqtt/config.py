@@ -74,7 +74,7 @@ class MqttUplink(Uplink):
         Literal["5", "3.1.1"], BeforeValidator(_version, json_schema_input_type=Literal[5, "5", "3.1.1"])
     ] = Field("5", description="MQTT version.")
     client_id: str | None = Field(
-        None, min_length=1, max_length=256, description="Client identifier. Default: the gateway's name."
+        None, min_length=1, max_length=256, description="Client identifier. Default: gateway-NAME."
     )
     username: Text | None = Field(None, min_length=1, description="User name.")
     password_file: Annotated[str, FileRef(secret=True)] | None = Field(
@@ -97,11 +97,6 @@ class MqttUplink(Uplink):
         alias="keep_alive",
         description="Longest silence before a ping; whole seconds.",
     )
-    session_ns: Annotated[int, Duration("0s", "3650d")] = Field(
-        "1h", validate_default=True, alias="session",
-        description="How long the broker keeps our session while we are away; whole seconds. With "
-        "3.1.1: for ever, unless 0s.",
-    )  # fmt: skip
     max_in_flight: int = Field(
         256,
         ge=1,
@@ -133,9 +128,8 @@ class MqttUplink(Uplink):
         if self.backoff.min_ns > self.backoff.max_ns:
             found = f"min {duration_text(self.backoff.min_ns)} above max {duration_text(self.backoff.max_ns)}"
             yield Problem(("backoff",), found, "min at or below max")
-        for key, value_ns in (("keep_alive", self.keep_alive_ns), ("session", self.session_ns)):
-            if value_ns % 1_000_000_000:
-                yield Problem((key,), duration_text(value_ns), "whole seconds")
+        if self.keep_alive_ns % 1_000_000_000:
+            yield Problem(("keep_alive",), duration_text(self.keep_alive_ns), "whole seconds")
         if not self.url.is_tls:
             for key in ("ca", "cert", "key_file"):
                 if getattr(self, key) is not None:
