@@ -93,13 +93,16 @@ def schema(file: Path, is_check: bool) -> None:  # noqa: FBT001 - click hands fl
     from gateway.app.kinds import kinds
     from gateway.config.schema import schema_text
 
-    text = schema_text(kinds())
-    if not is_check:
-        file.write_text(text, encoding="utf-8")
-        click.echo(f"wrote {file}")
-    elif not file.exists() or file.read_text(encoding="utf-8") != text:
-        click.echo(f"{file} is stale: run `gateway schema {file}`", err=True)
-        raise SystemExit(1)
+    text = schema_text(kinds()).encode()
+    try:
+        if not is_check:
+            file.write_bytes(text)
+            click.echo(f"wrote {file}")
+        elif not file.exists() or file.read_bytes() != text:
+            click.echo(f"{file} is stale: run `gateway schema {file}`", err=True)
+            raise SystemExit(1)
+    except OSError as error:
+        raise GatewayError(f"{file}: {error.strerror or error}") from error
 
 
 @cli.command()

@@ -21,7 +21,8 @@ def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (standard error): JSON where systemd collects it, else lines for people."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
-    if "JOURNAL_STREAM" in os.environ:
+    # A terminal started by systemd's user instance inherits the variable: what is shown there is for people.
+    if "JOURNAL_STREAM" in os.environ and not stream.isatty():
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(TerminalLines(has_colour=stream.isatty() and "NO_COLOR" not in os.environ))

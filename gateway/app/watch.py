@@ -38,13 +38,15 @@ class GatewayClient:
 
     def __init__(self, url: str) -> None:
         """Raises `NotAGateway` when `url` is not an http address."""
-        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
-        if parts.scheme != "http" or not parts.hostname:
+        try:
+            parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+            host, port = parts.hostname, parts.port
+        except ValueError:  # a port or an IPv6 address that is none
+            host, port = None, None
+        if not host or parts.scheme != "http":
             raise NotAGateway(f"found {url!r}, expected an address such as {DEFAULT_URL}")
         self.url: Final = f"http://{parts.netloc}"
-        self._connection: Final = http.client.HTTPConnection(
-            parts.hostname, parts.port or 80, timeout=ANSWER_TIMEOUT_S
-        )
+        self._connection: Final = http.client.HTTPConnection(host, port or 80, timeout=ANSWER_TIMEOUT_S)
 
     def points(self, *, since: int = 0) -> Points:
         """`/v1/points`; raises `LinkError`, `NotAGateway`."""

@@ -427,8 +427,8 @@ class CommandPolicy(Model):
     )
     age_proof: Literal["issue_time", "live_delivery"] = Field(
         "issue_time",
-        description="What shows the age where there is a ttl. issue_time: the command's t, while our clock is "
-        "synchronised; live_delivery: also an MQTT 5 message expiry not above the ttl.",
+        description="What shows the age where there is a ttl. issue_time: the command's t, while our clock "
+        "is synchronised; live_delivery: also an MQTT 5 message expiry not above the ttl.",
     )
     offline: Literal["reject"] = Field(
         "reject", description="A command to a device that is gone is rejected, never kept."

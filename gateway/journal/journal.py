@@ -148,7 +148,9 @@ class Journal:
             file.write(self.epoch)
         except OSError as error:
             hint = "free some space" if error.errno in NO_ROOM else "check the disk and its permissions"
-            raise StorageError(f"{self._directory}: cannot open the journal: {error}: {hint}") from error
+            where = error.filename or self._directory
+            reason = f"{where}: {error.strerror or error}; {hint}"
+            raise StorageError(f"cannot open the journal in {self._directory}: {reason}") from error
         return found, filed, logged
 
     def _unlock(self) -> None:

@@ -85,7 +85,10 @@ def _answer_once(server: socket.socket, answer: bytes) -> None:
         connection.sendall(answer)
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1", "https://127.0.0.1:1", "http://", "///x"])
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://127.0.0.1", "https://127.0.0.1:1", "http://", "///x", "127.0.0.1:99999", "h:x", "http://[1"],
+)
 def test_an_address_that_is_none_is_said(url: str) -> None:
     with pytest.raises(NotAGateway, match="expected an address such as"):
         GatewayClient(url)

@@ -99,6 +99,10 @@ def test_schema_is_fresh_and_a_stale_one_fails(tmp_path: Path) -> None:
     assert "is stale" in stale.stderr
     assert gateway("schema", str(tmp_path / "schema.json")).returncode == 0
     assert gateway("schema", str(tmp_path / "schema.json"), "--check").returncode == 0
+    for words in ((str(tmp_path / "nowhere" / "schema.json"),), (str(tmp_path), "--check")):
+        refused = gateway("schema", *words)
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert refused.stderr.startswith(f"gateway: {words[0]}: ")
 
 
 def test_version_and_help() -> None:
