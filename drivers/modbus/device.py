@@ -262,19 +262,17 @@ class Scan:
             return self._one_less()
         if job.block in self._run:
             self._run.remove(job.block)
-        known = set(before.blocks)
-        halves = [block for block in self._plan.blocks if block not in known]
-        own = set(job.block.columns)
-        halves = [block for block in halves if own.issuperset(block.columns)]
-        if len(halves) == 2 and sum(len(block.columns) for block in halves) == len(job.block.columns):
-            jobs = tuple(ReadJob(self, self._block_read(block)) for block in halves)
-            self._run += [half.block for half in jobs]
-            self._waiting += 1  # two more, one less
+        # Not only the plan's own halves: with several in flight, it may have been laid anew meanwhile.
+        jobs = tuple(ReadJob(self, self._block_read(block)) for block in self._plan.narrower(job.block.block))
+        if jobs:
+            self._run += [part.block for part in jobs]
+            self._waiting += len(jobs) - 1
+            self._has_learned = True
             return Verdict(now=jobs)
         for column in job.block.columns:
             if column in self._plan.dead_columns:
                 self._log_hole(column)
-        if not own <= self._plan.dead_columns:
+        if not self._plan.dead_columns.issuperset(job.block.columns):
             job.block.fail(q.BAD | q.NO_SUCH_ADDRESS)
             self._run.append(job.block)
         return self._one_less()

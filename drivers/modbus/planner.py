@@ -141,6 +141,18 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         blocks = tuple(other for other in self.blocks if other != block)
         return self._after(blocks=blocks, splits=splits, dead=dead)
 
+    def narrower(self, block: Block) -> tuple[Block, ...]:
+        """What to read instead of a refused block to find the culprit; empty where it is the block itself.
+
+        Also for a block that is no longer in the plan; fields known to be refused are left out.
+        """
+        atoms = self._atoms_of(block)
+        alive = [atom for atom in atoms if atom not in self._dead]
+        if len(atoms) == 1 or not alive:
+            return ()
+        middle = len(alive) // 2
+        return tuple(_block_of(half) for half in (alive[:middle], alive[middle:]) if half)
+
     def accepted(self, block: Block) -> Plan:
         """The device answered a block with data."""
         if block in self.probes:
