@@ -168,7 +168,7 @@ class Rig:
             id="c", device=device, tag=tag, value=value, issuer="test", received_ns=0,
             deadline_monotonic_ns=deadline_ns,
         )  # fmt: skip
-        return await self.driver.execute(command, on_sent)
+        return await self.driver.execute(command, on_sent or (lambda: None))
 
 
 def parts_of(text: str) -> LinkParts:
