@@ -9,6 +9,7 @@ import random
 import ssl
 from typing import Final
 
+from gateway.aio.names import Lookup
 from gateway.aio.pump import Owner, Pump, Traffic, explain
 from gateway.core.clock import Clock
 
@@ -26,6 +27,13 @@ class LinkState(enum.Enum):
     DOWN = "down"
     CONNECTING = "connecting"
     UP = "up"
+
+
+class Back(enum.Enum):
+    """When a lost link counts as back, for people."""
+
+    OPEN = "open"  # as soon as the peer takes the connection
+    OWNER = "owner"  # when the owner calls `settled`: a peer that only refuses is not back
 
 
 class Backoff:
@@ -61,6 +69,7 @@ class TcpEndpoint:
         tls: ssl.SSLContext | None = None,
         connect_timeout_s: float = 5.0,
         backoff: Backoff | None = None,
+        back: Back = Back.OPEN,
     ) -> None:
         self.name: Final = name
         self.address: Final = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -69,14 +78,22 @@ class TcpEndpoint:
         self.last_error = ""
         self._host = host
         self._port = port
+        self._lookup = Lookup(host, port)
         self._tls = tls
         self._clock = clock
         self._connect_timeout_s = connect_timeout_s
         self._backoff = backoff or Backoff(first_s=0.25, limit_s=30.0)
         self._pump: Pump | None = None
+        self._back: Final = back
         self._was_down = False  # whether the loss was logged already
         self._keeper: asyncio.Task[object] | None = None
         self._failure: Exception | None = None
+
+    def settled(self) -> None:
+        """The link does its work: say so, once. With `Back.OWNER` the owner calls it, once the peer took us."""
+        message = "link is back" if self._was_down else "link is up"
+        _log.info(message, extra={"link": self.name, "address": self.address})
+        self._was_down = False
 
     def wake(self) -> None:
         """The session has something to send."""
@@ -137,40 +154,20 @@ class TcpEndpoint:
         return keeper
 
     async def _connect_and_pump(self, owner: Owner) -> int | None:
-        loop = asyncio.get_running_loop()
         self.state = LinkState.CONNECTING
-        pump = Pump(owner, clock=self._clock, loop=loop, traffic=self.traffic)
-
-        def adopt() -> Pump:
-            self._pump = pump
-            return pump
-
         try:
             async with asyncio.timeout(self._connect_timeout_s):
-                await loop.create_connection(
-                    adopt,
-                    self._host,
-                    self._port,
-                    ssl=self._tls,
-                    server_hostname=self._host if self._tls else None,
-                )
+                pump = await self._open(owner)
         except TimeoutError:
-            pump.abandon(GIVEN_UP)
-            self._note_down(f"no connection within {self._connect_timeout_s:g} s")
+            missing = f"answer to the name {self._host}" if self._lookup.is_under_way else "connection"
+            self._note_down(f"no {missing} within {self._connect_timeout_s:g} s")
             return None
-        except (OSError, ssl.SSLError) as error:
-            pump.abandon(GIVEN_UP)
+        except OSError as error:
             self._note_down(explain(error))
             return None
-        except asyncio.CancelledError:
-            pump.abandon(GIVEN_UP)
-            raise
         self.state = LinkState.UP
-        if self._was_down:
-            _log.info("link is back", extra={"link": self.name, "address": self.address})
-        else:
-            _log.info("link is up", extra={"link": self.name, "address": self.address})
-        self._was_down = False
+        if self._back is Back.OPEN:
+            self.settled()
         opened_ns = self._clock.monotonic_ns()
         reason = await asyncio.shield(pump.lost)
         self._pump = None
@@ -178,6 +175,37 @@ class TcpEndpoint:
         if pump.error is not None:
             raise pump.error
         return opened_ns
+
+    async def _open(self, owner: Owner) -> Pump:
+        """Connect to the first address of the host that takes it. Raises `OSError`, TLS errors too."""
+        *others, last = await self._lookup.addresses()
+        for address in others:
+            try:
+                return await self._open_address(owner, address)
+            except OSError:  # told where none takes it: of the last one
+                continue
+        return await self._open_address(owner, last)
+
+    async def _open_address(self, owner: Owner, address: str) -> Pump:
+        loop = asyncio.get_running_loop()
+        pump = Pump(owner, clock=self._clock, loop=loop, traffic=self.traffic)
+
+        def adopt() -> Pump:
+            self._pump = pump
+            return pump
+
+        try:
+            await loop.create_connection(
+                adopt,
+                address,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls else None,
+            )
+        except BaseException:
+            pump.abandon(GIVEN_UP)
+            raise
+        return pump
 
     def _note_down(self, reason: str) -> None:
         self._pump = None

@@ -286,6 +286,8 @@ def explain(error: BaseException) -> str:
         return f"TLS certificate refused: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or error}"
+    if isinstance(error, socket.gaierror):
+        return f"the host's name cannot be looked up: {error.strerror}"
     if isinstance(error, OSError) and error.errno in _PLAIN_WORDS:
         return _PLAIN_WORDS[error.errno]
     return str(error) or type(error).__name__
