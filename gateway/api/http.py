@@ -25,6 +25,7 @@ CONNECTIONS_MAX: Final = 16
 HEADER_BYTES_MAX: Final = 8192  # request line and header fields together
 HEADER_TIMEOUT_S: Final = 5.0  # from a request's first byte to the end of its header, however it trickles
 IDLE_TIMEOUT_S: Final = 30.0  # between requests, and for a peer that does not take its answer
+CLOSE_TIMEOUT_S: Final = 0.5  # at the end, for answers that are on their way
 WRITE_HIGH_BYTES: Final = 256 * 1024  # above it no further request of this connection is answered
 _METHODS: Final = frozenset({b"GET", b"HEAD"})
 _JSON: Final = "application/json"
@@ -132,13 +133,18 @@ class HttpServer:
         _log.info("HTTP service listens", extra={"address": "{}:{}".format(*self.address)})
 
     async def close(self) -> None:
-        """Stop listening and cut what is open; answers already written are still sent."""
+        """Stop listening and end what is open; answers already written are sent where they are taken soon."""
         if self._server is None:
             return
         self._server.close()
         for connection in tuple(self._connections):
             connection.close()
-        await self._server.wait_closed()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._server.wait_closed()  # from Python 3.12 on also for connections
+        except TimeoutError:
+            for connection in tuple(self._connections):
+                connection.abort()
         self._server = None
 
     def _accept(self) -> _Connection:
@@ -218,6 +224,11 @@ class _Connection(asyncio.Protocol):
         """Close after what is written has gone out."""
         if self._transport is not None:
             self._transport.close()
+
+    def abort(self) -> None:
+        """Close now, whatever was not taken."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _work(self) -> None:
         while self._transport is not None and not self._is_paused:

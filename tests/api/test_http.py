@@ -38,6 +38,32 @@ def serve(scenario: Scenario, *, loop_factory: Callable[[], asyncio.AbstractEven
         runner.run(main())
 
 
+def test_a_client_that_takes_nothing_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http.Routes, "answer", lambda *_args: http.Response(200, bytes(32 << 20)))
+    monkeypatch.setattr(http, "CLOSE_TIMEOUT_S", 0.05)
+    aborted: list[object] = []
+    monkeypatch.setattr(
+        http._Connection, "abort", lambda connection: aborted.append(connection._transport.abort())
+    )
+
+    async def scenario(server: HttpServer, _source: FakeSource) -> None:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(get("/v1/points"))
+        await reader.read(1)
+        assert server._server is not None
+
+        async def wait_closed() -> None:
+            """As Python 3.12 and later do: until the last connection is gone, which it never is here."""
+            await asyncio.get_running_loop().create_future()
+
+        monkeypatch.setattr(server._server, "wait_closed", wait_closed)
+        await server.close()
+        assert len(aborted) == 1
+        writer.transport.abort()
+
+    serve(scenario)
+
+
 async def talk(server: HttpServer, data: bytes, *, chunk: int | None = None, eof: bool = True) -> bytes:
     """Send bytes, read until the server closes."""
     reader, writer = await asyncio.open_connection(*server.address)
