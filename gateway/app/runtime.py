@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.aio.alarm import Alarm
-from gateway.aio.endpoint import Backoff, TcpEndpoint
+from gateway.aio.endpoint import Back, Backoff, TcpEndpoint
 from gateway.aio.supervisor import Supervisor
 from gateway.aio.threads import Worker
 from gateway.api.http import HttpServer
@@ -243,7 +243,11 @@ class Gateway:
         self.status.set_site(site)
 
     def _on_hub_deadline(self, now_ns: int) -> None:
-        self.hub.on_deadline(now_ns)
+        try:
+            self.hub.on_deadline(now_ns)
+        except Exception as error:  # noqa: BLE001 - what was held back would never be sent: nobody looks again
+            _log.exception("heartbeats and held back changes cannot be sent")
+            self._fail(error)
 
     def _wake(self, uplink: str) -> None:
         found = self._uplinks.get(uplink)
@@ -319,6 +323,7 @@ class Gateway:
             tls=access.tls,
             connect_timeout_s=model.connect_timeout_ns / 1e9,
             backoff=Backoff(first_s=model.backoff.min_ns / 1e9, limit_s=model.backoff.max_ns / 1e9),
+            back=Back.OWNER,
         )
         return MqttUplink(
             name=spec.name,

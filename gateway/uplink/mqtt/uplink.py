@@ -133,7 +133,7 @@ class MqttUplink:
     async def run(self) -> None:
         """Keep the link open until cancelled; what the broker acknowledged by then is known."""
         self._loop = asyncio.get_running_loop()
-        self._alarm = Alarm(loop=self._loop, clock=self._clock, fire=self._on_status_due)
+        self._alarm = Alarm(loop=self._loop, clock=self._clock, fire=self._on_alarm)
         try:
             await self.endpoint.keep(self)
         finally:
@@ -236,6 +236,7 @@ class MqttUplink:
         if self.refusal:
             self.refusal = ""
             _log.info("broker accepts us now", extra={"uplink": self.name})
+        self.endpoint.settled()
         self._is_connected = True
         if self._subscriptions:
             self.session.subscribe(self._subscriptions, self._clock.monotonic_ns())
@@ -262,6 +263,12 @@ class MqttUplink:
                     "broker refuses the subscription: commands of this topic will not arrive",
                     extra={"uplink": self.name, "filter": subscription.filter, "reason": describe(result)},
                 )
+
+    def _on_alarm(self, now_ns: int) -> None:
+        try:
+            self._on_status_due(now_ns)
+        except Exception as error:  # noqa: BLE001 - comes out of `run`, where the supervisor sees it
+            self.endpoint.fail(error)
 
     def _on_status_due(self, now_ns: int) -> None:
         if self._is_connected:
@@ -290,7 +297,10 @@ class MqttUplink:
 
     def _send_and_flush(self) -> None:
         self._is_send_due = False
-        self._send()
+        try:
+            self._send()
+        except Exception as error:  # noqa: BLE001 - comes out of `run`, where the supervisor sees it
+            self.endpoint.fail(error)
         self.endpoint.wake()
 
     def _send(self) -> None:
@@ -328,9 +338,13 @@ class MqttUplink:
         entry = self._next_entry()
         if entry is None:
             return False
-        for route in self._routes(entry.stream, entry.batch.layout):
-            for topic, payload in route.messages(entry.batch, historical=entry.is_historical):
-                self._pending.append((entry, route, topic, payload))
+        try:
+            for route in self._routes(entry.stream, entry.batch.layout):
+                for topic, payload in route.messages(entry.batch, historical=entry.is_historical):
+                    self._pending.append((entry, route, topic, payload))
+        except Exception as error:  # noqa: BLE001 - one record that cannot be said must not silence the next
+            self._pending.clear()
+            self._set_aside_unsaid(entry, error)
         entry.waiting = len(self._pending)
         if not entry.waiting:  # no rule wants it any more
             entry.acknowledge()
@@ -369,6 +383,24 @@ class MqttUplink:
         entry.waiting -= 1
         if not entry.waiting:
             entry.acknowledge()
+
+    def _set_aside_unsaid(self, entry: Entry, error: Exception) -> None:
+        """A fault of ours: it cannot be written as the rule says."""
+        self.counters.quarantined += 1
+        fact = (-1, type(error).__name__)
+        if fact not in self._logged and len(self._logged) < _LOGGED_MAX:
+            self._logged.add(fact)
+            _log.error(
+                "a record cannot be written as its rule says, it is set aside; the next ones like it are only"
+                " counted",
+                extra={
+                    "uplink": self.name,
+                    "stream": entry.stream,
+                    "device": entry.batch.layout.device,
+                    "position": f"{entry.position[0]}/{entry.position[1]}",
+                },
+                exc_info=error,
+            )
 
     def _send_again(self, tokens: list[object]) -> None:
         again: dict[int, Entry] = {}

@@ -43,6 +43,8 @@ class FakeEndpoint:
 
     def flush(self) -> None: ...
 
+    def settled(self) -> None: ...
+
     def drop(self, reason: str) -> None:
         self.dropped.append(reason)
 

@@ -49,6 +49,8 @@ class FakeEndpoint:
 
     def expect(self, size_bytes: int) -> None: ...
 
+    def settled(self) -> None: ...
+
     async def keep(self, owner: object) -> None:
         await asyncio.Event().wait()
 
