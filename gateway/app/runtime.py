@@ -120,6 +120,7 @@ class Gateway:
         self._supervisor = Supervisor()
         self._reading = Worker("journal-read")
         self._auditing = Worker("audit")
+        self._loading = Worker("config")
         self._reloads_asked = 0
 
     async def run(self, site: Site) -> int:
@@ -369,8 +370,7 @@ class Gateway:
     async def _reload_config(self) -> None:
         """Take over a new configuration, or keep the old one and say why; restart only what changed."""
         try:
-            site = load(self._config, kinds())
-            compiled = compile_site(site, known=self._links)
+            compiled = await self._loading.run(self._load)  # seconds of work where there are many tags
         except ConfigErrors as errors:
             for line in errors.errors:
                 _log.error("the new configuration is wrong, the old one stays", extra={"fault": line})
@@ -378,6 +378,7 @@ class Gateway:
         except ConfigError as error:
             _log.error("the new configuration is wrong, the old one stays", extra={"fault": str(error)})
             return
+        site = compiled.site
         gone = self._uplinks_to_stop(self.site, compiled)
         if site.version == self.site.version and not gone:
             _log.info("configuration is unchanged", extra={"version": site.version})
@@ -407,6 +408,10 @@ class Gateway:
                 "at_next_start": "http, journal" if kept_s else "nothing",
             },
         )
+
+    def _load(self) -> Compiled:
+        """The configuration as it is on disk now. Nothing but a reload changes what is read here."""
+        return compile_site(load(self._config, kinds()), known=self._links)
 
     def _uplinks_to_stop(self, before: Site, compiled: Compiled) -> list[str]:
         """Those that are gone, or whose section, command topics, password or certificates changed."""
@@ -456,6 +461,7 @@ class Gateway:
         return uplink.is_idle and not any(box.window or box.is_behind for box in uplink.outboxes())
 
     async def _close(self, audit: Audit) -> None:
+        self._loading.close()
         self._reading.close()
         self._auditing.close()
         audit.close()
