@@ -152,7 +152,7 @@ def _connect(reader: Reader, _type: PacketType, _version: Version) -> Connect:
     name, level = reader.text("protocol name"), reader.uint(1, "protocol version")
     if name != "MQTT" or level not in tuple(Version):
         raise malformed(
-            "CONNECT (section 3.1.2.1)", found=f"{name!r} version {level}", expected="'MQTT' 4 or 5"
+            "CONNECT (sections 3.1.2.1, 3.1.2.2)", found=f"{name!r} version {level}", expected="'MQTT' 4 or 5"
         )
     version = Version(level)
     flags, keep_alive = reader.uint(1, "connect flags"), reader.uint(2, "keep alive")

@@ -1,4 +1,9 @@
-"""Control packets to bytes and back, both versions: vectors, any packet, any bytes, tshark."""
+"""Control packets to bytes and back, both versions: vectors, any packet, any bytes, tshark.
+
+Vectors that name a figure or a table are those of MQTT Version 5.0, OASIS Standard, 07 March 2019, or of MQTT
+Version 3.1.1, OASIS Standard, 29 October 2014. Others are ours: the clause beside them is the rule they obey or
+break.
+"""
 
 from __future__ import annotations
 
@@ -250,7 +255,7 @@ def test_a_variable_byte_integer_has_four_bytes_at_most() -> None:
 
 
 def test_strings_carry_any_unicode_but_null() -> None:
-    """The example of MQTT 5.0 §1.5.4: "A" and U+2A6D4 as 00 05 41 F0 AA 9B 94."""
+    """MQTT 5.0 §1.5.4, figure 1-2: "A" and U+2A6D4 as 00 05 41 F0 AA 9B 94."""
     reader = Reader(bytes.fromhex("00 05 41 f0 aa 9b 94"), where="test")
     assert reader.text("string") == "A\U0002a6d4"
     for bad in ("00 03 ed a0 80", "00 01 00", "00 02 c3 28", "00 05 41"):
@@ -259,7 +264,10 @@ def test_strings_carry_any_unicode_but_null() -> None:
 
 
 def test_connect_of_the_3_1_1_standard() -> None:
-    """The example of MQTT 3.1.1 §3.1.2: user name, password, will QoS 1, clean session, keep alive 10."""
+    """MQTT 3.1.1 §3.1.2.11, figure 3.6: user name, password, will QoS 1, clean session, keep alive 10.
+
+    That is the variable header; the payload is ours, in the order of §3.1.3.
+    """
     head = bytes.fromhex("00 04 4d 51 54 54 04 ce 00 0a")
     payload = bytes.fromhex("0001 63 0001 77 0001 70 0001 75 0001 78")
     packet = Connect(
@@ -276,7 +284,7 @@ def test_connect_of_the_3_1_1_standard() -> None:
 
 
 def test_subscribe_of_the_3_1_1_standard() -> None:
-    """The example of MQTT 3.1.1 §3.8: identifier 10, a/b with QoS 1, c/d with QoS 2."""
+    """MQTT 3.1.1 figures 3.20, 3.21 and 3.23: identifier 10, a/b with QoS 1, c/d with QoS 2."""
     body = bytes.fromhex("000a 0003 61 2f 62 01 0003 63 2f 64 02")
     packet = Subscribe(
         packet_id=10, subscriptions=(Subscription(filter="a/b", qos=1), Subscription(filter="c/d", qos=2))
@@ -323,7 +331,7 @@ def test_an_acknowledgement_of_success_is_four_bytes_and_may_be_longer() -> None
         (0x82, "0001 00", Version.V5, "3.8.3"),
         (0xA2, "0001 00", Version.V5, "3.10.3"),
         (0x10, "0004 4d515454 04 40 0000 0000", Version.V311, "3.1.2.3"),
-        (0x10, "0004 4d515454 06 02 0000 0000", Version.V5, "3.1.2.1"),
+        (0x10, "0004 4d515454 06 02 0000 0000", Version.V5, "3.1.2.2"),
     ],
 )
 def test_what_the_standard_forbids_is_named(first: int, body: str, version: Version, what: str) -> None:
