@@ -1,8 +1,8 @@
 """Control packets to bytes and back, both versions: vectors, any packet, any bytes, tshark.
 
 Vectors that name a figure or a table are those of MQTT Version 5.0, OASIS Standard, 07 March 2019, or of MQTT
-Version 3.1.1, OASIS Standard, 29 October 2014. Others are ours: the clause beside them is the rule they obey or
-break.
+Version 3.1.1, OASIS Standard, 29 October 2014. Others are ours: the clause beside them is the rule they obey
+or break.
 """
 
 from __future__ import annotations
