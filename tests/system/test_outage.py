@@ -281,6 +281,7 @@ def test_refused_credentials_are_said_once_and_nothing_is_lost(
         assert status["state"] != "up"
         assert "not authorized" in status["reason"].lower()
         assert gateway.log.count("broker refuses us") == 1
+        assert gateway.log.count(" link=broker") == 1, gateway.log  # down, once
         assert until(lambda: gateway.uplink()["backlog"] > 20, "values kept")
         set_password(passwords, "gw", "new")
         os.kill(broker.pid, signal.SIGHUP)
