@@ -16,8 +16,9 @@ from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
 from gateway.core.command import Outcome
 from gateway.core.point import Value
-from gateway.core.quality import BAD, LEVEL_MASK, UNCERTAIN, Quality
+from gateway.core.quality import BAD, LEVEL_MASK, STALE, UNCERTAIN, Quality, is_bad, worst
 from gateway.disk.writer import State
+from gateway.flow.image import Reading
 from gateway.uplink.mqtt.uplink import MqttUplink
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 NOTICES_MAX: Final = 10
 NOTICE_CHARACTERS_MAX: Final = 400
+STALE_PERIODS: Final = 3  # a value not read for so many periods of its scan …
+STALE_GRACE_NS: Final = 10_000_000_000  # … and this besides is shown as stale
 RATE_SAMPLES: Final = 5  # seconds over which rates are measured
 
 
@@ -147,14 +150,14 @@ class Status:
         monotonic_ns = self._clock.monotonic_ns()
         views: list[api.PointView] = []
         for reading in self._gateway.hub.image.readings():
-            changed = self._seen[reading.point.name][2]
+            _value, quality, changed = self._seen[reading.point.name]
             if changed > since:
                 never = not reading.received_ns
                 views.append(
                     point_view(
                         reading.point,
                         reading.value,
-                        reading.quality,
+                        quality,
                         source_time_ns=reading.source_time_ns,
                         received_ns=None if never else reading.received_ns,
                         age_s=None if never else (monotonic_ns - reading.monotonic_ns) / 1e9,
@@ -172,15 +175,27 @@ class Status:
     def _note_changes(self) -> None:
         counter = self._counter + 1
         seen = self._seen
+        now_ns = self._clock.monotonic_ns()
         for reading in self._gateway.hub.image.readings():
-            name = reading.point.name
+            name, quality = reading.point.name, self._quality(reading, now_ns)
             before = seen.get(name)
-            if before is None or before[0] != reading.value or before[1] != reading.quality:
-                seen[name] = (reading.value, reading.quality, counter)
+            if before is None or before[0] != reading.value or before[1] != quality:
+                seen[name] = (reading.value, quality, counter)
                 self._counter = counter
 
+    def _quality(self, reading: Reading, now_ns: int) -> Quality:
+        """As it was read; stale where that was long ago: storage pushed back, or the wire is overloaded."""
+        scan = self._site.scans.get(reading.scan)
+        if scan is None or not reading.received_ns or is_bad(reading.quality):
+            return reading.quality
+        if now_ns - reading.monotonic_ns <= STALE_PERIODS * scan.every_ns + STALE_GRACE_NS:
+            return reading.quality
+        return worst(reading.quality, UNCERTAIN | STALE)
+
     def _point_counts(self) -> api.PointCounts:
-        levels = [reading.quality & LEVEL_MASK for reading in self._gateway.hub.image.readings()]
+        now_ns = self._clock.monotonic_ns()
+        readings = self._gateway.hub.image.readings()
+        levels = [self._quality(reading, now_ns) & LEVEL_MASK for reading in readings]
         uncertain = levels.count(UNCERTAIN)
         bad = sum(1 for level in levels if level & BAD)
         return api.PointCounts(good=len(levels) - uncertain - bad, uncertain=uncertain, bad=bad)

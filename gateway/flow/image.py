@@ -21,6 +21,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     received_ns: int
     monotonic_ns: int
     source_time_ns: int | None
+    scan: str  # name of the scan class it is read in
     change: int  # of the image, when this reading's layout was last updated
 
 
@@ -123,5 +124,6 @@ def _reading(slot: _Slot, column: int) -> Reading:
         received_ns=received[column] if isinstance(received, list) else received,
         monotonic_ns=monotonic[column] if isinstance(monotonic, list) else monotonic,
         source_time_ns=source[column] if isinstance(source, tuple) else source,
+        scan=slot.layout.scan,
         change=slot.change,
     )
