@@ -99,7 +99,7 @@ def _link_families(links: tuple[LinkStatus, ...]) -> Iterator[Family]:
     devices = [(link.name, device) for link in links for device in link.devices]
     for field, text in (
         ("scans_total", "Scans of the device"),
-        ("failures_total", "Requests that failed after all attempts"),
+        ("failures_total", "Requests not answered or refused, each attempt"),
         ("overruns_total", "Scans skipped because the one before was not done"),
     ):
         yield Family(

@@ -62,7 +62,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: Literal["ok", "degraded", "demoted", "unknown"]  # unknown: not read yet
     reason: str = ""  # why it is not ok, for people
     scans_total: int = 0
-    failures_total: int = 0  # requests of its that failed, after all attempts
+    failures_total: int = 0  # requests of its that were not answered or refused, each attempt
     overruns_total: int = 0  # scans skipped because the one before was not done
 
 

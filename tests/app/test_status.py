@@ -87,3 +87,26 @@ def test_bad_stays_bad_however_old(plant: Plant) -> None:
     plant.read(None, BAD | COMM_LOST)
     plant.clock.now_ns += 100_000 * S
     assert set(plant.shown().values()) == {(None, "bad/comm-lost")}
+
+
+def test_what_is_dropped_or_bounded_is_a_metric() -> None:
+    uplink = SimpleNamespace(counters=SimpleNamespace(replies_dropped=2), session=SimpleNamespace(strays=3))
+    gateway: Any = SimpleNamespace(
+        store=SimpleNamespace(not_kept=4, journal=SimpleNamespace(stats=lambda: SimpleNamespace(lanes=()))),
+        uplinks={"u": (None, uplink)},
+        desk=SimpleNamespace(under_way=5),
+        links={},
+        crashes={"link plc": 1},
+    )
+    root = logging.getLogger()
+    before = root.handlers[:]
+    try:
+        status = Status(gateway, clock=Clock(), site=SimpleNamespace(scans={}))  # type: ignore[arg-type]  # a stand-in
+    finally:
+        root.handlers[:] = before
+    found = {family.name: [sample.value for sample in family.samples] for family in status.families()}
+    assert found["gateway_journal_not_kept_batches_total"] == [4]
+    assert found["gateway_uplink_dropped_replies_total"] == [2]
+    assert found["gateway_uplink_stray_acknowledgements_total"] == [3]
+    assert found["gateway_command_under_way_commands"] == [5]
+    assert found["gateway_command_limit_commands"] == [256]
