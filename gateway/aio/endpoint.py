@@ -90,7 +90,7 @@ class TcpEndpoint:
         self._failure: Exception | None = None
 
     def settled(self) -> None:
-        """The link does its work: say so, once. With `Back.OWNER` the owner calls it, once the peer took us."""
+        """The link does its work: say so. With `Back.OWNER` the owner calls it once the peer took us."""
         message = "link is back" if self._was_down else "link is up"
         _log.info(message, extra={"link": self.name, "address": self.address})
         self._was_down = False

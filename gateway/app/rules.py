@@ -205,6 +205,11 @@ class Deliveries:
             return Delivery(rule, lane, stream, cursor, before.outbox)
         return Delivery(rule, lane, stream, cursor, self._outbox(rule, lane, cursor, replay))
 
+    def disk_failed(self) -> None:
+        """The gateway goes on without the disk: see `Outbox.disk_failed`."""
+        for delivery in (*self._known.values(), *self._leaving.values()):
+            delivery.outbox.disk_failed()
+
     def _outbox(self, rule: PublishRule, lane: Priority, cursor: Cursor, replay: Replay) -> Outbox:
         journal, hub = self._journal, self._hub
         end = journal.end(lane)

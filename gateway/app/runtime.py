@@ -128,7 +128,12 @@ class Gateway:
         compiled = compile_site(site)
         loop = asyncio.get_running_loop()
         self._store = Store(
-            site, state=self._state, clock=self._clock, notify=loop.call_soon_threadsafe, fail=self._fail
+            site,
+            state=self._state,
+            clock=self._clock,
+            notify=loop.call_soon_threadsafe,
+            fail=self._fail,
+            live_only=self._on_live_only,
         )
         self._store.open(compiled.layouts)
         audit = Audit(self._store.filesystem, self._state / "audit")
@@ -249,6 +254,9 @@ class Gateway:
         except Exception as error:  # noqa: BLE001 - what was held back would never be sent: nobody looks again
             _log.exception("heartbeats and held back changes cannot be sent")
             self._fail(error)
+
+    def _on_live_only(self) -> None:
+        self._deliveries.disk_failed()
 
     def _wake(self, uplink: str) -> None:
         found = self._uplinks.get(uplink)

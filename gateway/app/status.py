@@ -258,7 +258,8 @@ class Status:
             acknowledged_total=uplink.counters.acknowledged,
             messages_per_s=self._rates.of(f"uplink {name}"),
             quarantined_total=uplink.counters.quarantined,
-            dropped_total=sum(cursor.dropped_records for cursor in stats),
+            dropped_total=sum(cursor.dropped_records for cursor in stats)
+            + sum(outbox.unkept for outbox in outboxes),
             reconnects_total=max(0, endpoint.traffic.connects - 1),
             received_bytes_total=endpoint.traffic.bytes_received,
             sent_bytes_total=endpoint.traffic.bytes_sent,

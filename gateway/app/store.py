@@ -45,12 +45,15 @@ class Store:
         clock: Clock,
         notify: Callable[..., Any],
         fail: Callable[[BaseException], None],
+        live_only: Callable[[], None],
     ) -> None:
+        """`fail(error)` stops the gateway; `live_only()` says that from now on nothing is kept."""
         self.filesystem: Final = RealFileSystem()
         self.directory: Final = Path(site.journal.directory or state) / "journal"
         self.limit_bytes: Final = site.journal.max_bytes
         self._is_live_only_allowed = site.journal.on_failure == "live_only"
         self._fail = fail
+        self._live_only = live_only
         self._has_told = False
         self._was_blocked = False
         self._told_orphans: set[tuple[str, str]] = set()  # (lane, rule)
@@ -136,8 +139,8 @@ class Store:
         return max(self.journal.committed(lane) for lane in LANES)
 
     def is_blocked(self) -> bool:
-        """Whether readers must pause."""
-        return self.journal.is_blocked()
+        """Whether readers must pause; a disk that is given up blocks nobody."""
+        return not self.is_live_only and self.journal.is_blocked()
 
     def maintain(self) -> None:
         """Each second: bounds, cursors, and telling people about the disk."""
@@ -173,6 +176,7 @@ class Store:
             _log.error(
                 "the disk fails: values are delivered live and no longer kept", extra={"reason": str(error)}
             )
+            self._live_only()
         else:
             self._fail(error)
 

@@ -172,6 +172,8 @@ class Outbox:
         self.offered = 0
         self.sent = 0
         self.replayed = 0
+        self.unkept = 0  # records (or ranges of them) that no disk kept and that could not be sent live
+        self._is_kept = True
 
     # From the hub
 
@@ -275,6 +277,9 @@ class Outbox:
         self._add_hole(after, position)
 
     def _add_hole(self, after: Position, upto: Position) -> None:
+        if not self._is_kept:
+            self.unkept += 1
+            return
         holes = self._holes
         if holes and (holes[-1].upto >= after or len(holes) >= HOLES_MAX):
             holes[-1].upto = upto
@@ -325,6 +330,12 @@ class Outbox:
             is_historical=True,
         )
 
+    def disk_failed(self) -> None:
+        """The journal writes no more and the gateway goes on without: nothing waits for a commit any more."""
+        self._is_kept = False
+        self._awaits_commit = False
+        self._wake()
+
     def _committed_more(self) -> None:
         self._awaits_commit = False
         self._wake()
@@ -367,10 +378,13 @@ class Outbox:
                 reader.position >= hole.upto or (reader.is_at_end and committed >= hole.upto)
             ):
                 self._close(hole)
-            elif not records and reader.is_at_end:
+            elif not records and reader.is_at_end and self._is_kept:
                 self._awaits_commit = True
                 self._on_commit(self._committed_more)
                 return
+            elif not records and reader.is_at_end:
+                self.unkept += 1
+                self._close(hole)
             self._wake()
 
         def failed(error: BaseException) -> None:
