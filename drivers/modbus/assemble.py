@@ -204,18 +204,16 @@ class _Decoders:
     """Equal blocks of equal devices share one compiled function."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], Decode] = {}
+        self._known: dict[codec.BlockKey, codec.Decoder] = {}
 
     def of(self, fields: tuple[field.Field, ...]) -> CompileDecode:
         """What compiles the blocks of one scan."""
 
         def compile_decode(block: Block) -> tuple[Decode, tuple[int, ...]]:
             own = tuple(fields[column] for column in block.columns)
-            key = (own, block.table, block.start, block.count)
-            decode = self._known.get(key)
-            if decode is None:
-                decode = codec.compile_block(own, table=block.table, start=block.start, count=block.count)
-                self._known[key] = decode
+            decode = codec.compile_block(
+                own, table=block.table, start=block.start, count=block.count, cache=self._known
+            )
             return decode, tuple(place for place, one in enumerate(own) if _is_plain_single(one))
 
         return compile_decode

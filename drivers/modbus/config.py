@@ -318,7 +318,7 @@ class ModbusTag(Tag):
             yield Problem(("length",), f"length of a {self.type_name}", "type string, or no length")
 
     def _write_problems(self, write: ModbusWrite) -> Iterable[Problem]:
-        if self.at.table in {Table.INPUT_REGISTERS, Table.DISCRETE_INPUTS}:
+        if not self.at.table.is_writable:
             kind = "an input register" if self.at.table is Table.INPUT_REGISTERS else "a discrete input"
             yield Problem(("write",), f"write for {kind}", "a coil or holding register, or no write")
         if write.function == "single" and self.count > 1:

@@ -16,7 +16,6 @@ from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
 from gateway.core.point import Value
 
-VERIFY_WITHIN_DEFAULT_NS: Final = 2_000_000_000
 _VERIFY_WAIT_S: Final = 0.05  # between two read-backs
 # Answers after which the device may or may not have written
 _MAYBE_DONE: Final = frozenset(

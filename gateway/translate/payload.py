@@ -57,9 +57,6 @@ class Format(enum.Enum):
 OPTIONAL: Final = frozenset(
     {Source.PART, Source.HISTORICAL}
 )  # written last, and only where they say something
-PER_ROW: Final = frozenset(
-    {Source.VALUE, Source.QUALITY, Source.TIME_QUALITY, Source.LABEL, Source.UNIT, Source.TAG}
-)
 KIND_NAMES: Final = {kind: kind.name.lower() for kind in Kind}
 CAUSE_NAMES: Final = {cause: cause.name.lower() for cause in Cause}
 DEVICE_TIME: Final = "device"
