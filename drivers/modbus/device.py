@@ -144,6 +144,7 @@ class Scan:
         self.layout: Final = layout
         self.assembly: Final = Assembly(layout)
         self.is_continuous = False  # without a period: it yields to what has one, and to commands
+        self.first_ns = 0  # monotonic: when the first answer of this run came; 0 for none yet
         self.is_lost_told = False  # whether the sink knows already that nothing can be read
         self.is_owed = False  # it was left out, or shown as lost: read as soon as that is possible
         self.aborted: Quality = 0  # why the rest of this run is not sent
@@ -161,6 +162,7 @@ class Scan:
         """The requests of a new run."""
         self.device.scan_count += 1
         self.aborted = 0
+        self.first_ns = 0
         self._run = list(self.assembly.blocks)
         self._has_learned = False
         jobs = [ReadJob(self, block) for block in self._run]
@@ -180,6 +182,8 @@ class Scan:
         """An answer to one of this run's requests."""
         if event.__class__ is Answer:
             job.block.take(event.data)
+            if not self.first_ns:
+                self.first_ns = event.received_ns
             if job.is_probe:
                 self._run.append(job.block)
             if self._faults:

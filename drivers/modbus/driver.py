@@ -261,7 +261,10 @@ class ModbusDriver:
     def _complete(self, scan: Scan, now_ns: int, *, defer_ns: int = 0) -> None:
         scan.finish()
         if self._is_up:
-            batch = scan.assembly.batch(received_ns=self._clock.wall_ns(), monotonic_ns=now_ns)
+            # The time of the first answer: with several requests no value is shown fresher than it is.
+            first_ns = scan.first_ns or now_ns
+            received_ns = self._clock.wall_ns() - (now_ns - first_ns)
+            batch = scan.assembly.batch(received_ns=received_ns, monotonic_ns=first_ns)
             scan.settle()
             scan.is_lost_told = False
             self.points_read += len(batch.values)

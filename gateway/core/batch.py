@@ -38,7 +38,7 @@ class Batch(msgspec.Struct, kw_only=True, gc=False):
     `values[i]` belongs to `layout.points[columns[i]]`, or to `layout.points[i]` where `columns` is None.
     `quality`, `source_time_ns` and `native` are one value for all, or a tuple as long as `values`.
     Times are nanoseconds since 1970-01-01 UTC. A source time of None says that the device gave none:
-    it is never invented, `received_ns` is ours.
+    it is never invented, `received_ns` is ours: where several answers made a scan, the first one's.
     """
 
     layout: Layout

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from gateway.core.batch import Batch
+from gateway.core.errors import StorageError
 
 Position: TypeAlias = tuple[int, int]
 """(epoch, seq), compared as a tuple."""
@@ -389,6 +390,12 @@ class Outbox:
 
         def failed(error: BaseException) -> None:
             self._busy_reader = None
-            self._fail(error)
+            if self._is_kept or not isinstance(error, StorageError):
+                self._fail(error)
+                return
+            self.unkept += 1  # the disk failed before, and it was agreed to go on without
+            if self._holes and self._holes[0] is hole:
+                self._close(hole)
+            self._wake()
 
         self._background.submit(lambda: reader.read(READ_BYTES_MAX), done=done, failed=failed)

@@ -224,3 +224,22 @@ def test_the_same_values_are_the_same_objects_from_scan_to_scan() -> None:
         assert len({id(batch.values) for batch in shown.batches}) == 2
 
     driven(ONE % ("", "1s", FIVE_BLOCKS), script, shown=shown)
+
+
+def test_a_scan_of_several_requests_is_as_old_as_its_first_answer() -> None:
+    plc = Plc()
+    plc.delay_s = 0.3
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(15)
+        asked = plc.times()[5:10]
+        assert asked[4] - asked[0] == 4 * 300
+        batch = rig.shown.batches[1]
+        answered_ms = asked[0] + 300
+        assert (batch.monotonic_ns - 1000 * S) // 10**6 == answered_ms
+        shown_ms = rig.shown.of("d/a")[1][0]
+        assert shown_ms - answered_ms == 4 * 300
+        wall_ns = rig.clock.wall_ns() - rig.clock.monotonic_ns() + batch.monotonic_ns
+        assert batch.received_ns == wall_ns
+
+    driven(ONE % ("", "10s", FIVE_BLOCKS), script, plc=plc)
