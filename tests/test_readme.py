@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from gateway.app.cli import cli
+from gateway.app.compiled import compile_site
 from gateway.app.kinds import kinds
 from gateway.app.plan import link_costs
 from gateway.app.rules import RuleCompiler, stream_name
-from gateway.app.runtime import compile_site
 from gateway.config.load import check
 from gateway.core.batch import Batch
 

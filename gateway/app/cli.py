@@ -57,8 +57,8 @@ def run(config: Path, state: Path | None, log_level: str) -> None:
 @_DIRECTORY
 def check(config: Path) -> None:
     """Print every fault of the configuration in DIR, with file, line and column; exit 78 if there is one."""
+    from gateway.app.compiled import compile_site
     from gateway.app.kinds import kinds
-    from gateway.app.runtime import compile_site
     from gateway.config.load import ConfigErrors
     from gateway.config.load import check as check_config
 
@@ -110,9 +110,9 @@ def schema(file: Path, is_check: bool) -> None:  # noqa: FBT001 - click hands fl
 @click.option("--answer-time", default="10ms", show_default=True, help="What one request takes on your wire.")
 def plan(config: Path, answer_time: str) -> None:
     """Say what the configuration in DIR will cost: requests, registers and utilisation of each link."""
+    from gateway.app.compiled import compile_site
     from gateway.app.kinds import kinds
     from gateway.app.plan import print_plan
-    from gateway.app.runtime import compile_site
     from gateway.config.load import load
 
     print_plan(compile_site(load(config, kinds())), answer_ns=_duration_ns(answer_time))

@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from gateway.app.runtime import Compiled
+from gateway.app.compiled import Compiled
 
 WARN_ABOVE: Final = 0.70  # of what a wire can carry: above it late scans are a matter of time
 ANSWER_NS_DEFAULT: Final = 10_000_000  # what a device on a local network takes for one request, cautiously

@@ -10,99 +10,35 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-
 from gateway.aio.alarm import Alarm
-from gateway.aio.endpoint import Back, Backoff, TcpEndpoint
 from gateway.aio.supervisor import Supervisor
 from gateway.aio.threads import Worker
 from gateway.api.http import HttpServer
-from gateway.app.access import Access, open_access
+from gateway.app.access import Access
 from gateway.app.commands import CommandDesk
+from gateway.app.compiled import Compiled, Link, compile_site, fingerprint
 from gateway.app.kinds import driver_parts, kinds
 from gateway.app.rules import Deliveries, RuleCompiler
 from gateway.app.status import Status
 from gateway.app.store import Store
+from gateway.app.systemd import notify_systemd
+from gateway.app.uplinks import make_uplink
 from gateway.config.load import ConfigErrors, load
-from gateway.config.site import LinkSpec, Site, UplinkSpec
+from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
-from gateway.core.errors import ConfigError, GatewayError, InvariantError, Problem, StorageError
-from gateway.core.point import Layout
+from gateway.core.errors import ConfigError, GatewayError, InvariantError, StorageError
 from gateway.core.ports import CommandTarget
 from gateway.flow.audit import Audit
 from gateway.flow.gatekeeper import Gatekeeper
 from gateway.flow.hub import Hub
 from gateway.flow.image import Image
-from gateway.uplink.mqtt.config import MqttUplink as MqttModel
 from gateway.uplink.mqtt.uplink import MqttUplink
-from gateway.uplink.mqtt.wire.packets import Will
-from gateway.uplink.mqtt.wire.session import ClientSession
-from gateway.uplink.mqtt.wire.settings import Settings
-from gateway.uplink.mqtt.wire.terms import Version
 
 _log = logging.getLogger("gateway")
 
 MAINTAIN_EVERY_S: Final = 1.0
 DRAIN_S: Final = 2.0  # at a stop: for the brokers to acknowledge what is on its way
 STOP_S: Final = 1.2  # before and after: for links and uplinks to end; all of it within 5 s
-
-
-class Link(msgspec.Struct):
-    """One wire as it runs."""
-
-    spec: LinkSpec
-    devices: tuple[object, ...]  # the specs it was made from, to see whether they changed
-    parts: Any
-    driver: Any
-
-    @property
-    def task(self) -> str:
-        """The name of its task."""
-        return f"link {self.spec.name}"
-
-
-class Compiled(msgspec.Struct):
-    """A configuration with everything that can be found wrong before anything is opened."""
-
-    site: Site
-    links: dict[str, Any]  # name → the driver's parts
-    access: dict[str, Access]  # uplink → passwords and certificates
-
-    @property
-    def layouts(self) -> list[Layout]:
-        """Of all links."""
-        return [layout for parts in self.links.values() for layout in parts.layouts]
-
-
-def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Compiled:
-    """Plan every link; links that did not change keep their parts. Raises `ConfigErrors`."""
-    problems: list[Problem] = []
-    links: dict[str, Any] = {}
-    for name, spec in site.links.items():
-        before = (known or {}).get(name)
-        if before is not None and before.spec == spec and before.devices == _fingerprint(site, name):
-            links[name] = before.parts
-            continue
-        devices = [device for device in site.devices.values() if device.link == name]
-        parts = driver_parts(spec.driver).compile_link(spec, devices, site.scans)
-        problems.extend(parts.problems)
-        links[name] = parts
-    access: dict[str, Access] = {}
-    for name, uplink in site.uplinks.items():
-        opened, found = open_access(site, uplink)
-        problems.extend(found)
-        if opened is not None:
-            access[name] = opened
-    if problems:
-        raise ConfigErrors(site.located(problems))
-    return Compiled(site, links, access)
-
-
-def _fingerprint(site: Site, link: str) -> tuple[object, ...]:
-    """What a link is made from, besides its own section."""
-    devices = [device for device in site.devices.values() if device.link == link]
-    classes = {tag.model.scan for device in devices for tag in device.tags.values()}
-    return (tuple(devices), tuple(site.scans[name] for name in sorted(classes)))
 
 
 class Gateway:
@@ -290,7 +226,7 @@ class Gateway:
         site, parts = compiled.site, compiled.links[name]
         spec = site.links[name]
         driver = driver_parts(spec.driver).make_driver(parts, sink=self.hub, clock=self._clock)
-        link = Link(spec, _fingerprint(site, name), parts, driver)
+        link = Link(spec, fingerprint(site, name), parts, driver)
         self._links[name] = link
         self._supervisor.spawn(link.task, driver.run)
 
@@ -299,52 +235,19 @@ class Gateway:
     def _start_uplinks(self, compiled: Compiled) -> None:
         for name, spec in compiled.site.uplinks.items():
             if name not in self._uplinks:
-                uplink = self._make_uplink(compiled.site, spec, compiled.access[name])
+                uplink = make_uplink(
+                    compiled.site,
+                    spec,
+                    compiled.access[name],
+                    clock=self._clock,
+                    desk=self._desk,
+                    status=self._birth,
+                )
                 self._uplinks[name] = (spec, uplink)
                 self._access[name] = compiled.access[name]
                 self._supervisor.spawn(f"uplink {name}", uplink.run)
             uplink = self._uplinks[name][1]
             uplink.connect_outboxes(self._deliveries.lanes_of(name), self._compiler.routes)
-
-    def _make_uplink(self, site: Site, spec: UplinkSpec, access: Access) -> MqttUplink:
-        model = spec.model
-        assert isinstance(model, MqttModel)
-        status_topic = model.status.replace("{gateway}", site.name).replace("{site}", site.site)
-        gone = {"state": "offline", "reason": "connection lost", "gateway": site.name}
-        is_v5 = model.version == "5"
-        settings = Settings(
-            client_id=model.client_id or f"gateway-{site.name}",
-            version=Version.V5 if is_v5 else Version.V311,
-            clean_start=True,  # so that no command waits for us at the broker and ages
-            keep_alive_s=model.keep_alive_ns // 1_000_000_000,
-            username=model.username,
-            password=access.password,
-            will=Will(topic=status_topic, payload=msgspec.json.encode(gone), qos=1, retain=True),
-            in_flight_max=model.max_in_flight,
-            response_timeout_s=model.connect_timeout_ns / 1e9,
-        )
-        address = model.url.address
-        endpoint = TcpEndpoint(
-            spec.name,
-            address.host,
-            address.port,
-            clock=self._clock,
-            tls=access.tls,
-            connect_timeout_s=model.connect_timeout_ns / 1e9,
-            backoff=Backoff(first_s=model.backoff.min_ns / 1e9, limit_s=model.backoff.max_ns / 1e9),
-            back=Back.OWNER,
-        )
-        return MqttUplink(
-            name=spec.name,
-            endpoint=endpoint,
-            session=ClientSession(settings),
-            is_v5=is_v5,
-            clock=self._clock,
-            subscriptions=self._desk.subscriptions(spec.name),
-            on_command=self._desk.on_message,
-            status_topic=status_topic.encode(),
-            status=self._birth,
-        )
 
     def _birth(self) -> dict[str, Any]:
         """What receivers need to reconcile: the last number that is surely on disk, and who we are."""
@@ -515,16 +418,3 @@ class Gateway:
     def crashes(self) -> Mapping[str, int]:
         """By task."""
         return self._supervisor.crashes
-
-
-def notify_systemd(message: str) -> None:
-    """sd_notify(3): one datagram to $NOTIFY_SOCKET; nothing where systemd did not ask for it."""
-    import socket
-
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-        sender.sendto(message.encode(), address)

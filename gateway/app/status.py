@@ -23,7 +23,8 @@ from gateway.flow.image import Reading
 from gateway.uplink.mqtt.uplink import MqttUplink
 
 if TYPE_CHECKING:
-    from gateway.app.runtime import Gateway, Link
+    from gateway.app.compiled import Link
+    from gateway.app.runtime import Gateway
 
 NOTICES_MAX: Final = 10
 NOTICE_CHARACTERS_MAX: Final = 400
