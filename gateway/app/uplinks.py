@@ -17,7 +17,7 @@ from gateway.uplink.mqtt.uplink import MqttUplink
 from gateway.uplink.mqtt.wire.packets import Will
 from gateway.uplink.mqtt.wire.session import ClientSession
 from gateway.uplink.mqtt.wire.settings import Settings
-from gateway.uplink.mqtt.wire.terms import Version
+from gateway.uplink.mqtt.wire.terms import PACKET_BYTES_MAX, Version
 
 
 def make_uplink(
@@ -44,6 +44,7 @@ def make_uplink(
         password=access.password,
         will=Will(topic=status_topic, payload=msgspec.json.encode(gone), qos=1, retain=True),
         in_flight_max=model.max_in_flight,
+        outgoing_packet_size_max=model.max_packet_bytes or PACKET_BYTES_MAX,
         response_timeout_s=model.connect_timeout_ns / 1e9,
     )
     address = model.url.address

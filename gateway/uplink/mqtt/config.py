@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from gateway.config.models import Model, Uplink, defaults
 from gateway.config.scalars import shown
-from gateway.config.values import Duration, FileRef, HostPort, Text, duration_text, fault, url
+from gateway.config.values import Duration, FileRef, HostPort, Size, Text, duration_text, fault, url
 from gateway.core.errors import Problem
 
 PORTS: Final = {"mqtt": 1883, "mqtts": 8883}  # IANA: mqtt, secure-mqtt
@@ -102,6 +102,11 @@ class MqttUplink(Uplink):
         ge=1,
         le=65535,
         description="Messages sent before the first is acknowledged; the broker may allow fewer.",
+    )
+    max_packet_bytes: Annotated[int, Size("1kB", "268MB")] | None = Field(
+        None,
+        alias="max_packet",
+        description="Largest packet the broker takes, where it cannot say so (3.1.1); larger are set aside.",
     )
     connect_timeout_ns: Annotated[int, Duration("100ms", "5m")] = Field(
         "10s",

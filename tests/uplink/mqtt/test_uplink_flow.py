@@ -85,16 +85,25 @@ class FakeOutbox:
         self.acknowledged.append(entry.position[1])
 
 
-def uplink_with(outbox: FakeOutbox, *, live_first: bool = False, retain: bool = False) -> MqttUplink:
+def uplink_with(
+    outbox: FakeOutbox, *, live_first: bool = False, retain: bool = False, packet_max: int = 1000
+) -> MqttUplink:
     route = Route(
         rule=0,
-        messages=lambda batch, *, historical: [(b"t", b"%d" % batch.seq)],
+        messages=lambda batch, *, historical: [(b"t", b"%d" % batch.seq * (100 if batch.seq == 2 else 1))],
         qos=1,
         retain=retain,
         live_first=live_first,
     )
     session = ClientSession(
-        Settings(client_id="gw", version=Version.V311, clean_start=True, in_flight_max=20, keep_alive_s=0)
+        Settings(
+            client_id="gw",
+            version=Version.V311,
+            clean_start=True,
+            in_flight_max=20,
+            keep_alive_s=0,
+            outgoing_packet_size_max=packet_max,
+        )
     )
     uplink = MqttUplink(
         name="u",
@@ -211,5 +220,19 @@ def test_a_broker_that_owes_an_acknowledgement_gets_a_new_link() -> None:
         assert "no acknowledgement" in uplink.endpoint.dropped[0]  # type: ignore[attr-defined]  # a stand-in
         task.cancel()
         await asyncio.wait([task])
+
+    run(main())
+
+
+def test_what_a_broker_of_3_1_1_would_hang_up_on_is_set_aside_and_the_rest_flows() -> None:
+    async def main() -> None:
+        outbox = FakeOutbox()
+        outbox.waiting.extend([1, 2, 3])
+        uplink = uplink_with(outbox, packet_max=64)
+        sent = publishes(connected(uplink))
+        uplink.link_events(uplink.session.on_deadline(now_ns()))
+        assert len(sent) == 2
+        assert uplink.counters.quarantined == 1
+        assert outbox.acknowledged == [2]
 
     run(main())
