@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -153,6 +154,7 @@ class Gateway:
             epoch=self._store.epoch,
             image=Image(()),
             set_alarm=self._hub_alarm.set,
+            cpu_ns=time.thread_time_ns,
         )
         self._deliveries = Deliveries(
             journal=self._store.journal,
@@ -181,6 +183,7 @@ class Gateway:
         self._deliveries.set_rules(site, layouts)
         self.hub.connect(self._deliveries.streams(), Image(layouts))
         self._desk.set_rules(site, layouts)
+        self.hub.leaves_room = bool(site.commands)
         self._compiler = RuleCompiler(site, self._deliveries.leaving_rules())
         self.status.set_site(site)
 

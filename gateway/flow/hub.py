@@ -19,6 +19,9 @@ from gateway.flow.report import Reporter, ReportPolicy
 PAUSE_ABOVE: Final = 32  # records in a live window
 PAUSE_NS_EACH: Final = 50_000  # about what a record costs on its whole way
 PAUSE_NS_MAX: Final = 50_000_000
+BUSY_WINDOW_NS: Final = 20_000_000
+BUSY_SHARE_MAX: Final = 0.75  # of the loop's time that reading without a period may take
+BUSY_PAUSE_NS_MIN: Final = 500_000
 HURRY_NS_MAX: Final = 20_000_000
 _BLOCKED_WAIT_NS: Final = 1_000_000_000  # how soon reports that are due look again whether storage takes them
 _NEVER_NS: Final = 1 << 63
@@ -121,8 +124,12 @@ class Hub:
         epoch: int,
         image: Image,
         set_alarm: Callable[[int | None], None],
+        cpu_ns: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`set_alarm(deadline_ns)` asks to call `on_deadline` at that monotonic time."""
+        """`set_alarm(deadline_ns)` asks to call `on_deadline` at that monotonic time.
+
+        `cpu_ns()` is the CPU time that the loop's thread used so far.
+        """
         self._clock = clock
         self._journal = journal
         self._epoch: Final = epoch
@@ -130,6 +137,11 @@ class Hub:
         self._set_alarm = set_alarm
         self._feeds: dict[Layout, tuple[_Feed, ...]] = {}
         self._outboxes: tuple[Outbox, ...] = ()
+        self._cpu_ns = cpu_ns
+        self._looked_ns = 0
+        self._used_ns = 0
+        self._busy_pause_ns = 0
+        self.leaves_room = False  # whether commands are to be expected, which want short turns of the loop
         self._urgent = 0
         self._held_ns = 0
         self._heap: list[tuple[int, int, _Feed]] = []
@@ -208,8 +220,26 @@ class Hub:
         Bounded, so that a broker that takes nothing slows such reading down and does not stop it. An uplink
         that is away or behind asks for nothing: its values are on disk.
         """
+        if self.leaves_room:
+            self._look_busy()
         waiting = max([outbox.lag for outbox in self._outboxes], default=0)
-        return 0 if waiting <= PAUSE_ABOVE else min(PAUSE_NS_MAX, waiting * PAUSE_NS_EACH)
+        behind_ns = 0 if waiting <= PAUSE_ABOVE else min(PAUSE_NS_MAX, waiting * PAUSE_NS_EACH)
+        return max(behind_ns, self._busy_pause_ns)
+
+    def _look_busy(self) -> None:
+        """Leave the loop a quarter of its time, so that a command meets a short turn of it."""
+        now_ns = self._clock.monotonic_ns()
+        passed_ns = now_ns - self._looked_ns
+        if passed_ns < BUSY_WINDOW_NS:
+            return
+        used_ns = self._cpu_ns()
+        is_busy = (used_ns - self._used_ns) > passed_ns * BUSY_SHARE_MAX
+        self._looked_ns, self._used_ns = now_ns, used_ns
+        if is_busy:
+            self._busy_pause_ns = min(PAUSE_NS_MAX, max(BUSY_PAUSE_NS_MIN, self._busy_pause_ns * 5 // 4))
+        else:
+            pause_ns = self._busy_pause_ns * 7 // 8
+            self._busy_pause_ns = pause_ns if pause_ns >= BUSY_PAUSE_NS_MIN else 0
 
     def on_commit(self, lane: Priority, callback: Callable[[], None]) -> None:
         """Call back once everything put so far is on disk."""

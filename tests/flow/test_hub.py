@@ -280,3 +280,30 @@ def test_on_commit_waits_for_the_newest_record_of_its_lane() -> None:
     assert called == ["nothing yet"]
     rig.paper.receipts[1].commit()
     assert called == ["nothing yet", "normal"]
+
+
+def test_where_commands_can_come_reading_without_a_period_leaves_the_loop_some_time() -> None:
+    clock, used = Told(), [0]
+    hub = Hub(
+        clock=clock,
+        journal=Paper(),
+        epoch=1,
+        image=Image(()),
+        set_alarm=lambda deadline_ns: None,
+        cpu_ns=lambda: used[0],
+    )
+
+    def run(share: float, windows: int) -> int:
+        pause_ns = 0
+        for _ in range(windows):
+            clock.now_ns += 20 * MS
+            used[0] += int(20 * MS * share)
+            pause_ns = hub.pause_ns()
+        return pause_ns
+
+    assert run(0.95, 20) == 0  # nobody waits for room
+    hub.leaves_room = True
+    hub.pause_ns()
+    assert 0 < run(0.95, 2) < run(0.95, 5)
+    assert run(0.95, 200) == 50 * MS  # bounded
+    assert run(0.5, 200) == 0
