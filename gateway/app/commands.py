@@ -25,7 +25,10 @@ from gateway.uplink.mqtt.uplink import MqttUplink
 from gateway.uplink.mqtt.wire.events import Message
 from gateway.uplink.mqtt.wire.packets import RetainHandling, Subscription
 
-AT_ONCE_MAX: Final = 256  # commands being judged or carried out; beyond it they are refused unread
+AT_ONCE_MAX: Final = 256  # commands being judged or carried out; beyond it they are refused
+REFUSED_AT_ONCE_MAX: Final = (
+    1024  # with those whose refusal is being written down; beyond it they are counted only
+)
 
 
 class _Rule(msgspec.Struct, frozen=True):
@@ -57,6 +60,7 @@ class CommandDesk:
         self._rules: dict[str, list[_Rule]] = {}
         self.under_way = 0  # commands being judged or carried out
         self.last = ""  # one line for people
+        self.unaudited = 0  # refused in a flood without a line in the audit file
 
     def set_rules(self, site: Site, layouts: Sequence[Layout]) -> None:
         """Use the rules of `site` from now on."""
@@ -86,10 +90,15 @@ class CommandDesk:
             uplink.session.acknowledge(message)
             return
         if self.under_way >= AT_ONCE_MAX:
-            reason = f"{AT_ONCE_MAX} commands are under way already"
-            identity = said.id or ""
-            result = CommandResult(id=identity, outcome=Outcome.REJECTED, reason=reason)
-            self._answer(uplink, rule, said.reply_topic, result)
+            said = _too_many(said)
+        if self.under_way >= REFUSED_AT_ONCE_MAX:
+            self._answer(
+                uplink,
+                rule,
+                said.reply_topic,
+                CommandResult(id=said.id or "", outcome=Outcome.REJECTED, reason="a flood of commands"),
+            )
+            self.unaudited += 1
             uplink.session.acknowledge(message)
             return
         self.under_way += 1
@@ -160,6 +169,15 @@ class CommandDesk:
         if topic is not None:
             payload = build_reply(result, now_ns=self._clock.wall_ns())
             uplink.reply(topic, payload, qos=rule.rule.model.qos)
+
+
+def _too_many(said: ParsedCommand | Refusal) -> Refusal:
+    return Refusal(
+        reason=f"{AT_ONCE_MAX} commands are under way already",
+        target=f"{said.device}/{said.tag}" if isinstance(said, ParsedCommand) else said.target,
+        reply_topic=said.reply_topic,
+        id=said.id,
+    )
 
 
 class _Nobody:

@@ -358,6 +358,12 @@ class Status:
             samples=(Sample(AT_ONCE_MAX),),
         )
         yield Family(
+            name="gateway_command_unaudited_commands_total",
+            help="Commands refused in a flood, answered and not in the audit file.",
+            kind="counter",
+            samples=(Sample(gateway.desk.unaudited),),
+        )
+        yield Family(
             name="gateway_task_crashes_total",
             help="Crashes of a part of the gateway; it is started again.",
             kind="counter",

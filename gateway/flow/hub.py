@@ -224,7 +224,7 @@ class Hub:
             self._look_busy()
         waiting = max([outbox.lag for outbox in self._outboxes], default=0)
         behind_ns = 0 if waiting <= PAUSE_ABOVE else min(PAUSE_NS_MAX, waiting * PAUSE_NS_EACH)
-        return max(behind_ns, self._busy_pause_ns)
+        return max(behind_ns, self._busy_pause_ns if self.leaves_room else 0)
 
     def _look_busy(self) -> None:
         """Leave the loop a quarter of its time, so that a command meets a short turn of it."""

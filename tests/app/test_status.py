@@ -94,7 +94,7 @@ def test_what_is_dropped_or_bounded_is_a_metric() -> None:
     gateway: Any = SimpleNamespace(
         store=SimpleNamespace(not_kept=4, journal=SimpleNamespace(stats=lambda: SimpleNamespace(lanes=()))),
         uplinks={"u": (None, uplink)},
-        desk=SimpleNamespace(under_way=5),
+        desk=SimpleNamespace(under_way=5, unaudited=0),
         links={},
         crashes={"link plc": 1},
     )

@@ -307,3 +307,6 @@ def test_where_commands_can_come_reading_without_a_period_leaves_the_loop_some_t
     assert 0 < run(0.95, 2) < run(0.95, 5)
     assert run(0.95, 200) == 50 * MS  # bounded
     assert run(0.5, 200) == 0
+    assert run(0.95, 20) > 0
+    hub.leaves_room = False  # a reload took the command rules away
+    assert hub.pause_ns() == 0
