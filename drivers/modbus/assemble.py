@@ -16,7 +16,8 @@ from drivers.modbus.scan import Decode
 from drivers.modbus.wire.client import ClientSession
 from drivers.modbus.wire.pdu import Table
 from drivers.modbus.write import BitWrite, WriteFunction, WriteTarget
-from gateway.aio.endpoint import Backoff, TcpEndpoint
+from gateway.aio.endpoint import Backoff, Endpoint
+from gateway.aio.tcp import TcpOpener
 from gateway.config.site import DeviceSpec, LinkSpec, ScanClass, TagSpec
 from gateway.core.clock import Clock
 from gateway.core.errors import Problem
@@ -112,12 +113,11 @@ def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
     reconnect = link.reconnect
     return ModbusDriver(
         name=parts.link.name,
-        endpoint=TcpEndpoint(
+        endpoint=Endpoint(
             parts.link.name,
-            link.host.host,
-            link.host.port,
+            TcpOpener(link.host.host, link.host.port),
             clock=clock,
-            connect_timeout_s=max(1.0, link.timeout_ns / 1e9),
+            open_timeout_s=max(1.0, link.timeout_ns / 1e9),
             backoff=Backoff(first_s=reconnect.min_ns / 1e9, limit_s=reconnect.max_ns / 1e9),
         ),
         session=ClientSession(max_in_flight=link.max_in_flight),

@@ -11,7 +11,7 @@ from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
 from drivers.modbus.wire.client import ClientSession, Event, Lost
 from drivers.modbus.write import BitWrite, Step, WriteTarget
 from gateway.aio.alarm import Alarm
-from gateway.aio.endpoint import LinkState, TcpEndpoint
+from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.core import quality as q
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
@@ -46,7 +46,7 @@ class ModbusDriver:
         self,
         *,
         name: str,
-        endpoint: TcpEndpoint,
+        endpoint: Endpoint,
         session: ClientSession,
         scans: Mapping[Layout, tuple[Scan, int, int]],
         writes: Mapping[tuple[str, str], WriteTarget],

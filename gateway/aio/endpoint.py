@@ -6,10 +6,9 @@ import asyncio
 import enum
 import logging
 import random
-import ssl
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from gateway.aio.names import Lookup
 from gateway.aio.pump import Owner, Pump, Traffic, explain
 from gateway.core.clock import Clock
 
@@ -18,7 +17,6 @@ _log = logging.getLogger("gateway.link")
 _STABLE_NS: Final = 5_000_000_000  # a connection that lived this long starts the backoff anew
 _CLOSE_TIMEOUT_S: Final = 1.0
 STOPPING: Final = "stopping"
-GIVEN_UP: Final = "given up while it was being made"
 
 
 class LinkState(enum.Enum):
@@ -33,6 +31,7 @@ class Back(enum.Enum):
     """When a lost link counts as back, for people."""
 
     OPEN = "open"  # as soon as the peer takes the connection
+    HEARD = "heard"  # with the first bytes that come in: opening alone proves nothing
     OWNER = "owner"  # when the owner calls `settled`: a peer that only refuses is not back
 
 
@@ -56,32 +55,52 @@ class Backoff:
         return wait * self._rng.uniform(0.5, 1.0)
 
 
-class TcpEndpoint:
-    """Keeps one TCP (or TLS) link to `host:port` for one owner. Logs once when lost, once when back."""
+class Opener(Protocol):
+    """Opens one kind of link, again and again: `TcpOpener`, `UdpOpener`, `SerialOpener`."""
+
+    @property
+    def address(self) -> str:
+        """Where it leads, for people."""
+        ...
+
+    @property
+    def awaited(self) -> str:
+        """What is missing while `open` waits, as in "no connection within 5 s"."""
+        ...
+
+    async def open(self, new_pump: Callable[[], Pump]) -> Pump:
+        """A pump with an open transport; each attempt takes a new one, and abandons it where it fails.
+
+        Raises `OSError` with what is wrong. May be cancelled.
+        """
+        ...
+
+    def release(self) -> None:
+        """Nobody opens again for now: what is under way beside the loop is closed when it comes."""
+        ...
+
+
+class Endpoint:
+    """Keeps one link open for one owner. Logs once when lost, once when back."""
 
     def __init__(
         self,
         name: str,
-        host: str,
-        port: int,
+        opener: Opener,
         *,
         clock: Clock,
-        tls: ssl.SSLContext | None = None,
-        connect_timeout_s: float = 5.0,
+        open_timeout_s: float = 5.0,
         backoff: Backoff | None = None,
         back: Back = Back.OPEN,
     ) -> None:
         self.name: Final = name
-        self.address: Final = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address: Final = opener.address
         self.traffic: Final = Traffic()
         self.state = LinkState.DOWN
         self.last_error = ""
-        self._host = host
-        self._port = port
-        self._lookup = Lookup(host, port)
-        self._tls = tls
+        self._opener: Final = opener
         self._clock = clock
-        self._connect_timeout_s = connect_timeout_s
+        self._open_timeout_s = open_timeout_s
         self._backoff = backoff or Backoff(first_s=0.25, limit_s=30.0)
         self._pump: Pump | None = None
         self._back: Final = back
@@ -122,7 +141,7 @@ class TcpEndpoint:
             self._keeper.cancel()
 
     async def keep(self, owner: Owner) -> None:
-        """Connect and pump until cancelled; on cancellation what the session queued is still sent.
+        """Open and pump until cancelled; on cancellation what the session queued is still sent.
 
         Raises what the owner or its session raised, and what `fail` was given.
         """
@@ -145,6 +164,7 @@ class TcpEndpoint:
             finally:
                 self._pump = None
                 self.state = LinkState.DOWN
+                self._opener.release()
 
     def _begin(self) -> asyncio.Task[object]:
         keeper = asyncio.current_task()
@@ -156,11 +176,10 @@ class TcpEndpoint:
     async def _connect_and_pump(self, owner: Owner) -> int | None:
         self.state = LinkState.CONNECTING
         try:
-            async with asyncio.timeout(self._connect_timeout_s):
-                pump = await self._open(owner)
+            async with asyncio.timeout(self._open_timeout_s):
+                pump = await self._opener.open(lambda: self._new_pump(owner))
         except TimeoutError:
-            missing = f"answer to the name {self._host}" if self._lookup.is_under_way else "connection"
-            self._note_down(f"no {missing} within {self._connect_timeout_s:g} s")
+            self._note_down(f"no {self._opener.awaited} within {self._open_timeout_s:g} s")
             return None
         except OSError as error:
             self._note_down(explain(error))
@@ -176,36 +195,18 @@ class TcpEndpoint:
             raise pump.error
         return opened_ns
 
-    async def _open(self, owner: Owner) -> Pump:
-        """Connect to the first address of the host that takes it. Raises `OSError`, TLS errors too."""
-        *others, last = await self._lookup.addresses()
-        for address in others:
-            try:
-                return await self._open_address(owner, address)
-            except OSError:  # told where none takes it: of the last one
-                continue
-        return await self._open_address(owner, last)
+    def _new_pump(self, owner: Owner) -> Pump:
+        return Pump(
+            owner,
+            clock=self._clock,
+            loop=asyncio.get_running_loop(),
+            traffic=self.traffic,
+            made=self._adopt,
+            heard=self.settled if self._back is Back.HEARD else None,
+        )
 
-    async def _open_address(self, owner: Owner, address: str) -> Pump:
-        loop = asyncio.get_running_loop()
-        pump = Pump(owner, clock=self._clock, loop=loop, traffic=self.traffic)
-
-        def adopt() -> Pump:
-            self._pump = pump
-            return pump
-
-        try:
-            await loop.create_connection(
-                adopt,
-                address,
-                self._port,
-                ssl=self._tls,
-                server_hostname=self._host if self._tls else None,
-            )
-        except BaseException:
-            pump.abandon(GIVEN_UP)
-            raise
-        return pump
+    def _adopt(self, pump: Pump) -> None:
+        self._pump = pump
 
     def _note_down(self, reason: str) -> None:
         self._pump = None

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gateway.aio.alarm import Alarm
@@ -65,8 +66,16 @@ class Pump(asyncio.Protocol):
     """
 
     def __init__(
-        self, owner: Owner, *, clock: Clock, loop: asyncio.AbstractEventLoop, traffic: Traffic
+        self,
+        owner: Owner,
+        *,
+        clock: Clock,
+        loop: asyncio.AbstractEventLoop,
+        traffic: Traffic,
+        made: Callable[[Pump], None] = lambda _pump: None,
+        heard: Callable[[], None] | None = None,
     ) -> None:
+        """`made` is called before the owner hears of the open link, `heard` with the first bytes."""
         self.lost: asyncio.Future[str] = loop.create_future()
         self.error: Exception | None = None
         self._owner = owner
@@ -75,7 +84,11 @@ class Pump(asyncio.Protocol):
         self._loop = loop
         self._traffic = traffic
         self._alarm = Alarm(loop=loop, clock=clock, fire=self._on_deadline)
+        self._made = made
+        self._heard = heard
         self._transport: asyncio.Transport | None = None
+        self._is_datagram = False
+        self._drain_wait_s: Callable[[], float] = self._buffer_wait_s
         self._socket: socket.socket | None = None  # the same one as the transport's, for its options
         self._expected_bytes = 1
         self._is_paused = False
@@ -142,8 +155,11 @@ class Pump(asyncio.Protocol):
         plain = transport.get_extra_info("socket")
         if plain is not None:
             self._socket = socket.socket(fileno=os.dup(plain.fileno()))
+        self._is_datagram = bool(transport.get_extra_info("is_datagram"))
+        self._drain_wait_s = transport.get_extra_info("drain_wait_s") or self._buffer_wait_s
         self._traffic.connects += 1
         try:
+            self._made(self)
             self._owner.link_up()
             self._flush()
         except Exception as error:  # noqa: BLE001 - raised where the link is kept
@@ -153,6 +169,9 @@ class Pump(asyncio.Protocol):
         """Bytes came in."""
         self._traffic.bytes_received += len(data)
         try:
+            if self._heard is not None:
+                self._heard()
+                self._heard = None
             events = self._session.receive(data, self._clock.monotonic_ns())
             if events:
                 self._owner.link_events(events)
@@ -223,9 +242,14 @@ class Pump(asyncio.Protocol):
         if not self._is_paused:
             chunks = self._session.to_send(self._clock.monotonic_ns())
             if chunks:
-                data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-                self._traffic.bytes_sent += len(data)
-                transport.write(data)
+                if self._is_datagram:
+                    for chunk in chunks:
+                        self._traffic.bytes_sent += len(chunk)
+                        transport.write(chunk)
+                else:
+                    data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    self._traffic.bytes_sent += len(data)
+                    transport.write(data)
                 if not self._is_drain_due:
                     self._is_drain_due = True
                     self._loop.call_soon(self._look_drained)
@@ -236,8 +260,8 @@ class Pump(asyncio.Protocol):
         if transport is None:
             self._is_drain_due = False
             return
-        if transport.get_write_buffer_size():
-            self._loop.call_later(_DRAIN_LOOK_S, self._look_drained)
+        if wait_s := self._drain_wait_s():
+            self._loop.call_later(wait_s, self._look_drained)
             return
         self._is_drain_due = False
         try:
@@ -247,6 +271,9 @@ class Pump(asyncio.Protocol):
                 self._flush()
         except Exception as error:  # noqa: BLE001 - raised where the link is kept
             self._crash(error)
+
+    def _buffer_wait_s(self) -> float:
+        return _DRAIN_LOOK_S if self._transport is not None and self._transport.get_write_buffer_size() else 0
 
     def _on_deadline(self, now_ns: int) -> None:
         if self._transport is None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from gateway.aio.endpoint import Back, Backoff, TcpEndpoint
+from gateway.aio.endpoint import Back, Backoff, Endpoint
+from gateway.aio.tcp import TcpOpener
 from gateway.app.access import Access
 from gateway.app.commands import CommandDesk
 from gateway.config.site import Site, UplinkSpec
@@ -48,13 +49,11 @@ def make_uplink(
         response_timeout_s=model.connect_timeout_ns / 1e9,
     )
     address = model.url.address
-    endpoint = TcpEndpoint(
+    endpoint = Endpoint(
         spec.name,
-        address.host,
-        address.port,
+        TcpOpener(address.host, address.port, tls=access.tls),
         clock=clock,
-        tls=access.tls,
-        connect_timeout_s=model.connect_timeout_ns / 1e9,
+        open_timeout_s=model.connect_timeout_ns / 1e9,
         backoff=Backoff(first_s=model.backoff.min_ns / 1e9, limit_s=model.backoff.max_ns / 1e9),
         back=Back.OWNER,
     )

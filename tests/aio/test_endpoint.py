@@ -14,8 +14,9 @@ from typing import TypeAlias
 import pytest
 
 from gateway.aio.clock import SystemClock
-from gateway.aio.endpoint import Backoff, LinkState, TcpEndpoint
+from gateway.aio.endpoint import Backoff, Endpoint, LinkState
 from gateway.aio.loop import loop_factory
+from gateway.aio.tcp import TcpOpener
 from tests.aio.memory import LoopClock, Network, until
 from tests.aio.talk import Listener
 from tests.virtual_time import now_ns, run
@@ -25,7 +26,7 @@ Task: TypeAlias = asyncio.Task[None]
 
 
 def kept(
-    script: Callable[[TcpEndpoint, Listener, Network, Task], Awaitable[None]],
+    script: Callable[[Endpoint, Listener, Network, Task], Awaitable[None]],
     *,
     network: Network | None = None,
     rng: random.Random | None = None,
@@ -36,12 +37,11 @@ def kept(
     async def main() -> None:
         world = network or Network()
         world.install()
-        endpoint = TcpEndpoint(
+        endpoint = Endpoint(
             "plc1",
-            "10.0.0.11",
-            502,
+            TcpOpener("10.0.0.11", 502),
             clock=LoopClock(),
-            connect_timeout_s=5,
+            open_timeout_s=5,
             backoff=Backoff(first_s=1, limit_s=30, rng=rng or random.Random(1)),
         )
         task = asyncio.get_running_loop().create_task(endpoint.keep(owner))
@@ -59,9 +59,7 @@ def test_waits_between_attempts_grow_with_jitter_up_to_the_cap() -> None:
     network = Network()
     network.is_listening = False
 
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(300)
 
     assert kept(script, network=network).told == []
@@ -75,9 +73,7 @@ def test_waits_between_attempts_grow_with_jitter_up_to_the_cap() -> None:
 
 
 def test_a_connection_that_lasted_starts_the_waits_anew_and_one_that_did_not_does_not() -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         for _ in range(8):  # accepts and hangs up at once
             await until(lambda: bool(world.wires) and world.wire.is_open)
             world.wire.close_by_peer()
@@ -97,9 +93,7 @@ def test_an_attempt_that_nobody_answers_is_given_up_and_says_so() -> None:
     network = Network()
     network.is_reachable = False
 
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(1)
         assert (endpoint.state, endpoint.last_error) == (LinkState.CONNECTING, "")
         await asyncio.sleep(4.01)
@@ -114,9 +108,7 @@ def test_an_attempt_that_nobody_answers_is_given_up_and_says_so() -> None:
 def test_lost_is_logged_once_and_back_once(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "gateway.link")
 
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(10)
         world.is_listening = False
         world.wire.reset()
@@ -139,9 +131,7 @@ def test_lost_is_logged_once_and_back_once(caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_owner_drops_the_link_and_gets_a_new_one() -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(1)
         endpoint.drop("broker is silent")
         await asyncio.sleep(2)
@@ -155,9 +145,7 @@ def test_cancelled_while_there_is_no_link_it_ends_at_once(when_s: float) -> None
     network = Network()
     network.is_reachable = False
 
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(when_s)
         before = now_ns()
         task.cancel()
@@ -170,9 +158,7 @@ def test_cancelled_while_there_is_no_link_it_ends_at_once(when_s: float) -> None
 
 @pytest.mark.parametrize("turns", range(6))
 def test_cancelled_in_any_turn_of_connecting_the_owner_is_left_with_no_open_link(turns: int) -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         for _ in range(turns):
             await asyncio.sleep(0)
         task.cancel()
@@ -184,9 +170,7 @@ def test_cancelled_in_any_turn_of_connecting_the_owner_is_left_with_no_open_link
 
 
 def test_cancelled_while_up_it_says_farewell_and_closes() -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(1)
         task.cancel()
         await asyncio.wait([task])
@@ -197,9 +181,7 @@ def test_cancelled_while_up_it_says_farewell_and_closes() -> None:
 
 
 def test_cancelled_while_the_peer_takes_nothing_it_ends_within_a_second() -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(1)
         world.wire.is_stalled = True
         before = now_ns()
@@ -212,9 +194,7 @@ def test_cancelled_while_the_peer_takes_nothing_it_ends_within_a_second() -> Non
 
 
 def test_a_fault_of_the_owner_comes_out_of_keep() -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         def react(what: object) -> None:
             if what == b"in":
                 raise ZeroDivisionError
@@ -233,9 +213,7 @@ def test_a_fault_of_the_owners_timer_comes_out_of_keep_too(is_up: bool) -> None:
     network = Network()
     network.is_listening = is_up
 
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(0.1)
         endpoint.fail(ZeroDivisionError("timer"))
         endpoint.fail(ValueError("second"))
@@ -247,9 +225,7 @@ def test_a_fault_of_the_owners_timer_comes_out_of_keep_too(is_up: bool) -> None:
 
 
 def test_a_stop_wins_over_a_fault() -> None:
-    async def script(
-        endpoint: TcpEndpoint, owner: Listener, world: Network, task: asyncio.Task[None]
-    ) -> None:
+    async def script(endpoint: Endpoint, owner: Listener, world: Network, task: asyncio.Task[None]) -> None:
         await asyncio.sleep(1)
         endpoint.fail(ZeroDivisionError("timer"))
         task.cancel()
@@ -272,7 +248,7 @@ def test_nothing_is_left_open_on_real_sockets(
 
     async def main() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            endpoint = TcpEndpoint("l", "127.0.0.1", listener.getsockname()[1], clock=SystemClock())
+            endpoint = Endpoint("l", TcpOpener("127.0.0.1", listener.getsockname()[1]), clock=SystemClock())
             task = asyncio.get_running_loop().create_task(endpoint.keep(owner))
             for _ in range(turns):
                 await asyncio.sleep(0)
@@ -294,7 +270,7 @@ def test_a_peer_that_vanishes_is_noticed(factory: Callable[[], asyncio.AbstractE
             up = asyncio.Event()
             owner = Listener()
             owner.react = lambda what: up.set() if what == "up" else None
-            endpoint = TcpEndpoint("l", "127.0.0.1", listener.getsockname()[1], clock=SystemClock())
+            endpoint = Endpoint("l", TcpOpener("127.0.0.1", listener.getsockname()[1]), clock=SystemClock())
             task = asyncio.get_running_loop().create_task(endpoint.keep(owner))
             await asyncio.wait_for(up.wait(), 5)
             assert endpoint._pump is not None
@@ -316,7 +292,7 @@ def test_refused_for_real_says_so_in_plain_words() -> None:
     async def main() -> str:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-        endpoint = TcpEndpoint("l", "127.0.0.1", port, clock=SystemClock())
+        endpoint = Endpoint("l", TcpOpener("127.0.0.1", port), clock=SystemClock())
         task = asyncio.get_running_loop().create_task(endpoint.keep(Listener()))
         await until(lambda: bool(endpoint.last_error))
         task.cancel()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from gateway.aio.clock import SystemClock
-from gateway.aio.endpoint import TcpEndpoint
+from gateway.aio.endpoint import Endpoint
 from gateway.aio.loop import loop_factory
 from gateway.aio.names import Lookup
+from gateway.aio.tcp import TcpOpener
 from tests.aio.memory import until
 from tests.aio.talk import Listener
 
@@ -58,10 +59,10 @@ def test_many_names_without_an_answer_hold_up_neither_another_nor_the_end(
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             stuck = [
-                TcpEndpoint("l", f"{number}.slow", port, clock=SystemClock(), connect_timeout_s=0.05)
+                Endpoint("l", TcpOpener(f"{number}.slow", port), clock=SystemClock(), open_timeout_s=0.05)
                 for number in range(12)
             ]
-            fine = TcpEndpoint("f", "localhost", port, clock=SystemClock())
+            fine = Endpoint("f", TcpOpener("localhost", port), clock=SystemClock())
             owner = Listener()
             tasks = [loop.create_task(endpoint.keep(Listener())) for endpoint in stuck]
             tasks.append(loop.create_task(fine.keep(owner)))
@@ -120,8 +121,8 @@ def test_the_second_address_is_tried_and_a_name_that_is_not_there_is_said_in_wor
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
-            two = TcpEndpoint("t", "plc.two", port, clock=SystemClock())
-            none = TcpEndpoint("n", "plc.none", port, clock=SystemClock())
+            two = Endpoint("t", TcpOpener("plc.two", port), clock=SystemClock())
+            none = Endpoint("n", TcpOpener("plc.none", port), clock=SystemClock())
             tasks = [loop.create_task(one.keep(Listener())) for one in (two, none)]
             await until(lambda: two.state.value == "up" and bool(none.last_error))
             for task in tasks:

@@ -29,7 +29,8 @@ from paho.mqtt.properties import Properties
 from drivers.modbus.wire.pdu import ExceptionCode, Table
 from drivers.modbus.wire.server import ServerSession
 from gateway.aio.clock import SystemClock
-from gateway.aio.endpoint import Backoff, TcpEndpoint
+from gateway.aio.endpoint import Backoff, Endpoint
+from gateway.aio.tcp import TcpOpener
 from gateway.app.rules import LANES
 from gateway.core.batch import Batch
 from gateway.disk.filesystem import RealFileSystem
@@ -500,8 +501,8 @@ class WireListener(Listener):
         self.session = ClientSession(Settings(client_id=name, session_expiry_s=SESSION_NEVER_EXPIRES))
         self.subscribed = threading.Event()
         self._background = background
-        self._endpoint = TcpEndpoint(
-            name, LOOPBACK, port, clock=self._clock, backoff=Backoff(first_s=0.02, limit_s=0.1)
+        self._endpoint = Endpoint(
+            name, TcpOpener(LOOPBACK, port), clock=self._clock, backoff=Backoff(first_s=0.02, limit_s=0.1)
         )
         self._running = background.launch(self._endpoint.keep(self))
         background.at_end.append(self.close)

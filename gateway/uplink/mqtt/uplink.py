@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from gateway.aio.alarm import Alarm
-from gateway.aio.endpoint import TcpEndpoint
+from gateway.aio.endpoint import Endpoint
 from gateway.core.clock import Clock
 from gateway.core.point import Layout
 from gateway.flow.outbox import Entry, Outbox
@@ -82,7 +82,7 @@ class MqttUplink:
         self,
         *,
         name: str,
-        endpoint: TcpEndpoint,
+        endpoint: Endpoint,
         session: ClientSession,
         is_v5: bool,
         clock: Clock,

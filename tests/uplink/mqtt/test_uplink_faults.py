@@ -50,7 +50,7 @@ def test_a_fault_of_a_timer_comes_out_of_run(where: str) -> None:
 
     async def body() -> None:
         uplink: MqttUplink = uplink_with(FakeOutbox(0))
-        uplink.endpoint.fail = failed.append  # type: ignore[method-assign,assignment]  # as TcpEndpoint: `keep` raises it
+        uplink.endpoint.fail = failed.append  # type: ignore[method-assign,assignment]  # as Endpoint: `keep` raises it
         task = asyncio.get_running_loop().create_task(uplink.run())
         await asyncio.sleep(0)
         connect(uplink)
