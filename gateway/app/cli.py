@@ -143,6 +143,39 @@ def demo(duration: str | None, broker: str | None) -> None:
     raise SystemExit(run_demo(None if duration is None else _duration_ns(duration) / 1e9, broker=kind))
 
 
+@cli.group()
+def journal() -> None:
+    """Look into the journal of a gateway, stopped or running, without changing anything in it."""
+
+
+@journal.command("dump")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--device", help="Only records of this device.")
+@click.option("--after", metavar="EPOCH/NUMBER", default="0/0", help="Only records behind this one.")
+def journal_dump(directory: Path, device: str | None, after: str) -> None:
+    """Print every record of the journal in DIR (a state directory) as a line of JSON; exit 1 if damaged."""
+    from gateway.app.journal_report import dump
+
+    raise SystemExit(dump(directory, device=device, after=_position(after)))
+
+
+@journal.command("stat")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--verify", "is_verified", is_flag=True, help="Read every record, and show epochs.")
+def journal_stat(directory: Path, is_verified: bool) -> None:  # noqa: FBT001 - click hands flags over as they are
+    """Say what the journal in DIR (a state directory) holds, and how far its rules are; exit 1 if damaged."""
+    from gateway.app.journal_report import stat
+
+    raise SystemExit(stat(directory, is_verified=is_verified))
+
+
+def _position(text: str) -> tuple[int, int]:
+    epoch, slash, number = text.partition("/")
+    if not (epoch.isdecimal() and number.isdecimal() and slash):
+        raise click.BadParameter(f"found {text!r}, expected EPOCH/NUMBER, for example 1700000000/41")
+    return int(epoch), int(number)
+
+
 def _duration_ns(text: str) -> int:
     from pydantic_core import PydanticCustomError
 

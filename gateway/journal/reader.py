@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -11,7 +11,6 @@ from gateway.core.batch import Batch
 from gateway.core.errors import StorageError
 from gateway.core.point import Layout
 from gateway.disk.filesystem import File, FileSystem
-from gateway.disk.log import Log
 from gateway.disk.record import Damage, Entry, Position
 from gateway.disk.segment import Scanner, Segment
 from gateway.journal import codec
@@ -20,6 +19,14 @@ from gateway.journal.codec import Layouts, RecordType
 from gateway.journal.cursor import Cursor
 
 READ_BYTES: Final = 1 << 18
+
+
+class Segments(Protocol):
+    """What is read: a log that is being written, or what was found of one that is not."""
+
+    def segments(self) -> tuple[Segment, ...]:
+        """Oldest first."""
+        ...
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -43,7 +50,7 @@ class Reader:
 
     def __init__(
         self,
-        log: Log,
+        log: Segments,
         *,
         filesystem: FileSystem,
         layouts: Layouts,
