@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import msgspec
 
 from drivers.modbus.wire import pdu
-from drivers.modbus.wire.client import Answer, Event, Lost, Mismatched, Refused, TimedOut
+from drivers.modbus.wire.client import Answer, Broadcast, Event, Lost, Mismatched, Refused, TimedOut
 from drivers.modbus.wire.pdu import ExceptionCode, Table
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
@@ -203,6 +203,8 @@ def _meaning(event: Event | None) -> tuple[Outcome, str]:
         if event.was_sent:
             return Outcome.UNKNOWN, "sent, the link went down before the answer"
         return Outcome.REJECTED, "the link went down before it was sent"
+    if isinstance(event, Broadcast):
+        return Outcome.UNKNOWN, "sent to all slaves, and none of them confirms it"
     assert isinstance(event, Mismatched)
     return Outcome.UNKNOWN, f"wrong answer: found {event.found}, expected {event.expected}"
 

@@ -61,7 +61,14 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     was_sent: bool
 
 
-Event: TypeAlias = Answer | Refused | Mismatched | TimedOut | Lost
+class Broadcast(msgspec.Struct, frozen=True, gc=False):
+    """A request to all slaves of a serial line went out, and they had time to carry it out: none answers."""
+
+    token: object
+    sent_ns: int
+
+
+Event: TypeAlias = Answer | Refused | Mismatched | TimedOut | Lost | Broadcast
 
 
 class Counters(msgspec.Struct):
@@ -72,16 +79,44 @@ class Counters(msgspec.Struct):
     timeouts: int = 0
     late: int = 0  # answers to no pending transaction: too late, doubled or never asked for; dropped
     mismatched: int = 0
-    garbage: int = 0  # connections on which the peer did not speak Modbus TCP
+    garbage: int = 0  # connections on which the peer did not speak Modbus TCP, or datagrams that were not
     exceptions: dict[int, int] = {}  # by code; msgspec copies the default
+    # Serial lines only
+    frames: int = 0  # with a good check, also those that answered nothing of ours
+    check_errors: int = 0  # where a frame was due, one with a wrong CRC or LRC, or a part of one
+    noise_bytes: int = 0  # in no frame, those of wrong checks too
+    echoes: int = 0  # of what was sent, taken back off the line
+    collisions: int = 0  # an echo that was not what was sent
+    broadcasts: int = 0
+
+
+class Expected(NamedTuple):
+    """What a good answer to one request looks like."""
+
+    unit: int
+    head: bytes  # what the PDU begins with
+    size: int  # bytes of the PDU
+
+    def judge(self, token: object, unit: int, pdu: bytes, now_ns: int, counters: Counters) -> Event:
+        """The answer to the request as its event, counted: `Answer`, `Refused` or `Mismatched`."""
+        expected_unit, head, size = self
+        if unit == expected_unit:
+            if len(pdu) == size and pdu.startswith(head):
+                counters.answers += 1
+                return Answer(token, pdu[len(head) :], now_ns)
+            if len(pdu) == 2 and pdu[0] == head[0] | EXCEPTION_FLAG:
+                code = pdu[1]
+                counters.exceptions[code] = counters.exceptions.get(code, 0) + 1
+                return Refused(token, code, now_ns)
+        counters.mismatched += 1
+        expected = f"unit {expected_unit}, {size} bytes beginning with {_shown(head)}"
+        return Mismatched(token, f"unit {unit}, {len(pdu)} bytes {_shown(pdu)}", expected, now_ns)
 
 
 class _Pending(NamedTuple):
     token: object
     deadline_ns: int
-    unit: int
-    head: bytes  # what the answer begins with
-    size: int  # bytes of the answer's PDU
+    expected: Expected
 
 
 class ClientSession:
@@ -117,12 +152,12 @@ class ClientSession:
             raise LocalProtocolError(f"request: {self._max_in_flight} are in flight already; ask capacity()")
         if not 0 <= unit <= 0xFF:
             raise LocalProtocolError(f"unit: found {unit}, expected 0..255")
-        head, size = response_head(pdu)
+        expected = Expected(unit, *response_head(pdu))
         transaction = self._transaction
         while transaction in self._quarantine or transaction in self._pending:
             transaction = (transaction + 1) % _TRANSACTION_COUNT
         self._transaction = (transaction + 1) % _TRANSACTION_COUNT
-        self._pending[transaction] = _Pending(token, now_ns + timeout_ns, unit, head, size)
+        self._pending[transaction] = _Pending(token, now_ns + timeout_ns, expected)
         self._out.append(mbap.encode(transaction, unit, pdu))
         self.counters.requests += 1
 
@@ -190,21 +225,10 @@ class ClientSession:
             if request is None:
                 counters.late += 1
                 continue
-            token, _, expected_unit, head, size = request
-            if unit == expected_unit:
-                if len(pdu) == size and pdu.startswith(head):
-                    counters.answers += 1
-                    events.append(Answer(token, pdu[len(head) :], now_ns))
-                    continue
-                if len(pdu) == 2 and pdu[0] == head[0] | EXCEPTION_FLAG:
-                    code = pdu[1]
-                    counters.exceptions[code] = counters.exceptions.get(code, 0) + 1
-                    events.append(Refused(token, code, now_ns))
-                    continue
-            counters.mismatched += 1
-            self._forget(number)
-            expected = f"unit {expected_unit}, {size} bytes beginning with {_shown(head)}"
-            events.append(Mismatched(token, f"unit {unit}, {len(pdu)} bytes {_shown(pdu)}", expected, now_ns))
+            event = request.expected.judge(request.token, unit, pdu, now_ns, counters)
+            if event.__class__ is Mismatched:
+                self._forget(number)
+            events.append(event)
         return events
 
     def _forget(self, number: int) -> None:
