@@ -125,6 +125,7 @@ class Log:
         if old is not None:
             footer = encode_footer(old, note)
             old.size += len(footer)
+            old.note = note
         self._index += 1
         salt = self._salt()
         path = self._directory / file_name(self._index, salt)

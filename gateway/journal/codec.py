@@ -17,6 +17,7 @@ from gateway.core.batch import Batch, Cause, Kind, Times
 from gateway.core.point import Layout, Point, Value
 from gateway.core.quality import Quality
 from gateway.disk.record import Entry, Position
+from gateway.journal.places import Places, Span, value_times
 
 
 class RecordType(enum.IntEnum):
@@ -63,10 +64,11 @@ class CursorsNote(msgspec.Struct, array_like=True, frozen=True):
 
 
 class SegmentNote(msgspec.Struct, array_like=True, frozen=True):
-    """What a sealed segment's footer says for us: when it ended, and its records by stream."""
+    """What a sealed segment's footer says for us: when it ended, its records by stream, what stands where."""
 
     elapsed_ns: int
     counts: dict[str, int]
+    places: Places | None = None  # none in what older versions sealed
 
 
 class _StoredBatch(msgspec.Struct, array_like=True, gc=False):
@@ -80,6 +82,18 @@ class _StoredBatch(msgspec.Struct, array_like=True, gc=False):
     source_time_ns: Times
     time_quality: Quality | tuple[Quality, ...]
     native: int | tuple[int | None, ...] | None
+
+
+class _StoredTimes(msgspec.Struct, array_like=True, gc=False):
+    # The same array as `_StoredBatch`: what only times are wanted of is skipped, not decoded.
+    values: msgspec.Raw
+    monotonic_ns: int
+    quality: msgspec.Raw
+    columns: msgspec.Raw
+    kind: msgspec.Raw
+    cause: msgspec.Raw
+    source_time_ns: Times
+    time_quality: Quality | tuple[Quality, ...]
 
 
 class _StoredLayout(msgspec.Struct, array_like=True, frozen=True):
@@ -99,6 +113,7 @@ _ODD_TEXT: Final = 2  # msgpack extension: text with lone surrogates
 LAYOUT_ID_BYTES: Final = 4
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+_decode_times: Final = msgspec.msgpack.Decoder(_StoredTimes).decode
 _decode_layout: Final = msgspec.msgpack.Decoder(_StoredLayout).decode
 _decode_definition: Final = msgspec.msgpack.Decoder(_Definition).decode
 _decode_epoch: Final = msgspec.msgpack.Decoder(EpochNote).decode
@@ -167,6 +182,12 @@ def decode_batch(entry: Entry, layout: Layout) -> Batch:
         epoch=entry.position[0],
         seq=entry.position[1],
     )
+
+
+def batch_times(entry: Entry) -> Span:
+    """Between which times its values lie; a fraction of the cost of decoding it. Raises as `decode_batch`."""
+    stored = _decode_times(memoryview(entry.body)[LAYOUT_ID_BYTES:])
+    return value_times(stored.source_time_ns, stored.time_quality, entry.time_ns)
 
 
 def layout_content(layout: Layout) -> bytes:

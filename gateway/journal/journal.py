@@ -252,6 +252,7 @@ class Journal:
             after=after,
             cursor=source if isinstance(source, Cursor) else None,
             report=lambda _, damage: self._report(lane.priority.name, damage),
+            places=lane.places,
         )
 
     # Care.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ from gateway.core.errors import ConfigError, InvariantError
 from gateway.core.point import Layout, Priority
 from gateway.disk.filesystem import FileSystem
 from gateway.disk.log import Log
-from gateway.disk.record import Damage, Position
+from gateway.disk.record import Damage, Entry, Position
 from gateway.disk.recovery import Cut
 from gateway.disk.segment import Segment
 from gateway.disk.writer import Group, Notify
@@ -23,6 +24,8 @@ from gateway.journal.codec import CursorNote, CursorsNote, EpochNote, Layouts, R
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.history import History, segment_note
 from gateway.journal.marks import Mark, Marks
+from gateway.journal.placed import LanePlaces
+from gateway.journal.places import value_times
 from gateway.journal.settings import JournalSettings
 
 _NEVER: Final = 1 << 63  # an offset no lane reaches
@@ -68,6 +71,8 @@ class Lane:
         )
         self.cursors: dict[str, Cursor] = {}
         self.deleted_segments = 0
+        self.keeps_history = False  # segments that every cursor passed stay until `delete_passed`
+        self.places = LanePlaces()
         self._settings = settings
         self._config_version = config_version
         self._layouts = layouts
@@ -102,7 +107,7 @@ class Lane:
     def open(self) -> LaneRecovery:
         """Read what is there. Blocking. Raises `StorageError`."""
         history = self._history
-        found = self.log.open(history.visit)
+        found = self.log.open(self._visit)
         damage = list(found.damage)
         for segment in reversed(found.segments):
             if history.cursors is not None:
@@ -181,6 +186,7 @@ class Lane:
         tag = self._tags.get(stream) or self._define_stream(stream)
         layout_id = self._layout_ids.get(batch.layout) or self._define_layout(batch.layout)
         body = codec.encode_batch(batch, layout_id)
+        self._place(batch)
         group = log.append(RecordType.BATCH, position, tag, batch.received_ns, body)
         self._last_of[stream] = position
         self._counts[stream] += 1
@@ -257,8 +263,10 @@ class Lane:
         if active is not None and active.records and age_ns >= self._settings.segment_age_ms * 1_000_000:
             self._roll(self.log.end)
         self._enforce()
-        is_old = now_ns - self._saved_ns >= self._settings.cursor_save_ms * 1_000_000
-        if self._is_save_due or (self._is_changed and is_old):
+        age_ns = now_ns - self._saved_ns
+        is_old = age_ns >= self._settings.cursor_save_ms * 1_000_000
+        is_sign_due = self.keeps_history and age_ns >= self._settings.mark_ms * 1_000_000
+        if self._is_save_due or (self._is_changed and is_old) or is_sign_due:
             self._save()
         self._delete_passed()
 
@@ -323,7 +331,10 @@ class Lane:
         elapsed_ns = self._elapsed_ns()
         old = self.log.active
         counts = self._counts - self._counts_at_segment
-        self.log.roll(codec.encode_note(SegmentNote(elapsed_ns, dict(counts))))
+        places = None if old is None else self.places.sealed(old)
+        self.log.roll(codec.encode_note(SegmentNote(elapsed_ns, dict(counts), places)))
+        if old is not None:
+            self.places.drop(old)
         self._base += old.size if old is not None else 0
         self._counts_at_segment = self._counts.copy()
         self._layout_ids.clear()
@@ -340,14 +351,29 @@ class Lane:
         self.log.append(RecordType.EPOCH, position, 0, wall_ns, codec.encode_note(note))
         self._save()
 
+    def _visit(self, segment: Segment, entry: Entry) -> None:
+        self._history.visit(segment, entry)
+        self.places.visit(segment, entry)
+
+    def _place(self, batch: Batch) -> None:
+        """Note where a batch is about to be appended, and that we live."""
+        active = self.log.active
+        if active is not None:
+            book = self.places.book(active)
+            span = value_times(batch.source_time_ns, batch.time_quality, batch.received_ns)
+            book.add_batch(active.size, self.log.end, span)
+            book.add_life(batch.epoch, batch.received_ns)
+
     def _save(self) -> None:
         """Cursors go into the log behind everything they speak of, so they never outlive it."""
         for cursor in self.cursors.values():
             self._pass_idle(cursor)
-        now_ns = self._clock.monotonic_ns()
+        now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         notes = tuple(cursor.note() for cursor in self.cursors.values())
         note = CursorsNote(now_ns, self._elapsed_base_ns + now_ns, notes)
-        self.log.append(RecordType.CURSORS, self.log.end, 0, 0, codec.encode_note(note))
+        self.log.append(RecordType.CURSORS, self.log.end, 0, wall_ns, codec.encode_note(note))
+        if (active := self.log.active) is not None:
+            self.places.book(active).add_life(self._epoch, wall_ns)
         self._is_save_due = self._is_changed = False
         self._saved_ns = now_ns
 
@@ -393,17 +419,33 @@ class Lane:
             cursor.drop(target.position, self._marks.before(cursor.low).counts, target.counts)
             self._is_changed = True
 
-    def _delete_passed(self) -> None:
-        """Unlink segments that every cursor has passed. A historian's retention will hold some back here."""
-        low = min((cursor.low for cursor in self.cursors.values()), default=self.log.end)
-        segments = self.log.segments()
-        count = 0
-        while count < len(segments) - 1 and _is_deletable(segments[count], low):
+    def passed(self) -> tuple[Segment, ...]:
+        """Segments that no cursor needs any more, oldest first; never the active one."""
+        low = self._low()
+        segments = self.log.segments()[:-1]
+        return tuple(itertools.takewhile(lambda segment: _is_deletable(segment, low), segments))
+
+    def delete_passed(self, count: int) -> None:
+        """Unlink the oldest `count` of `passed`."""
+        for _ in range(count):
+            self.places.drop(self.log.segments()[0])
             self.log.delete_first()
-            count += 1
-        if count:
-            self.deleted_segments += count
-            self._marks.prune(segments[count].after)
+        self.deleted_segments += count
+
+    def age_ns(self, segment: Segment) -> int | None:
+        """Running time since it was sealed; None where it does not say."""
+        note = segment_note(segment)
+        return None if note is None else max(0, self._elapsed_ns() - note.elapsed_ns)
+
+    def _low(self) -> Position:
+        return min((cursor.low for cursor in self.cursors.values()), default=self.log.end)
+
+    def _delete_passed(self) -> None:
+        """Unlink segments that every cursor has passed, unless history keeps them."""
+        if not self.keeps_history:
+            self.delete_passed(len(self.passed()))
+        if self._new_from is None:  # else a cursor of a new name may begin below the others
+            self._marks.prune(self._low())
 
     def _reserve(self, stream: str) -> int:
         tag = codec.stream_tag(stream)
@@ -413,6 +455,8 @@ class Lane:
 
     def _define_stream(self, stream: str) -> int:
         tag = self._reserve(stream)
+        if (active := self.log.active) is not None:
+            self.places.book(active).add_stream(tag, active.size)
         self.log.append(RecordType.STREAM, self.log.end, 0, 0, codec.encode_stream(stream))
         self._tags[stream] = tag
         return tag
@@ -424,6 +468,8 @@ class Lane:
             raise InvariantError(
                 f"{layout!r}: its definition has the checksum of another one; rename its scan class"
             )
+        if (active := self.log.active) is not None:
+            self.places.book(active).add_layout(layout_id, active.size)
         self.log.append(RecordType.LAYOUT, self.log.end, 0, 0, body)
         self._layout_ids[layout] = layout_id
         return layout_id

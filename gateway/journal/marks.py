@@ -57,4 +57,5 @@ class Marks:
 
     def prune(self, position: Position) -> None:
         """Forget what lies below the last mark not behind `position`."""
-        del self._marks[: bisect_right(self._marks, position, key=lambda mark: mark.position) - 1]
+        below = bisect_right(self._marks, position, key=lambda mark: mark.position) - 1
+        del self._marks[: max(0, below)]

@@ -12,11 +12,13 @@ from gateway.core.errors import StorageError
 from gateway.core.point import Layout
 from gateway.disk.filesystem import File, FileSystem
 from gateway.disk.record import Damage, Entry, Position
-from gateway.disk.segment import Scanner, Segment
+from gateway.disk.segment import HEADER_BYTES, Scanner, Segment
 from gateway.journal import codec
 from gateway.journal.acknowledged import Range, covers
 from gateway.journal.codec import Layouts, RecordType
 from gateway.journal.cursor import Cursor
+from gateway.journal.placed import LanePlaces
+from gateway.journal.places import Places, entry_at
 
 READ_BYTES: Final = 1 << 18
 
@@ -44,8 +46,8 @@ class Reader:
     """One pass over a lane from a position on.
 
     `read` blocks on files and is made to be called in a worker thread, from one thread at a time; it sees
-    committed records only. The first `read` passes over a segment from its start, so keep a reader and read
-    on rather than make a new one. The other fields may be read from any thread.
+    committed records only. The first `read` starts at a place known near `after`, where the lane says what
+    stands where. The other fields may be read from any thread.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Reader:
         after: Position,
         cursor: Cursor | None,
         report: Callable[[str, Damage], None],
+        places: LanePlaces | None = None,
     ) -> None:
         self.position = after  # everything up to here was read
         self.is_at_end = False  # the last `read` came to the end of what is committed
@@ -68,6 +71,8 @@ class Reader:
         self._resume_at: tuple[int, Position] = (0, after)  # offset and position in the segment, when closed
         self._passed = 0  # index of the last segment read to its end
         self._report = report
+        self._lane_places = places
+        self._places: Places | None = None  # of the segment
         self._chain = after  # position of the last record given out
         self._after = after
         self._segment: Segment | None = None
@@ -151,10 +156,38 @@ class Reader:
             except FileNotFoundError:  # every cursor passed it, or it was dropped, while we came here
                 continue
             self._segment = segment
-            self._scanner = Scanner(self._file, name=segment.name, salt=segment.salt, after=segment.after)
             self._streams, self._definitions = dict(self._wanted), {}
+            offset, after = self._start(segment, self._file)
+            self._scanner = Scanner(
+                self._file, name=segment.name, salt=segment.salt, after=after, offset=offset
+            )
             return self._scanner
         return None
+
+    def _start(self, segment: Segment, file: File) -> tuple[int, Position]:
+        """Where to begin in it, and the position before: not at its start where more is known."""
+        self._places = None
+        if self._lane_places is None or self._after <= segment.after:
+            return HEADER_BYTES, segment.after
+        places = self._lane_places.of(segment)
+        chunk = None if places is None else places.seek(self._after)
+        if chunk is None or chunk.offset >= segment.committed:
+            return HEADER_BYTES, segment.after
+        entry = entry_at(file, chunk.offset, segment.salt)
+        if entry is None or entry.position <= chunk.after:
+            return HEADER_BYTES, segment.after
+        self._places = places
+        return chunk.offset, chunk.after
+
+    def _look_up(self, offsets: tuple[tuple[int, int], ...], key: int) -> None:
+        """Read the definition that stands before the place where we began."""
+        segment, file = self._segment, self._file
+        offset = next((offset for known, offset in offsets if known == key), None)
+        if offset is None or segment is None or file is None:
+            return
+        entry = entry_at(file, offset, segment.salt)
+        if entry is not None and not entry.stream:
+            self._define(entry, segment)
 
     def _take(self, entry: Entry, segment: Segment, skip: tuple[Range, ...], records: list[Record]) -> None:
         position = entry.position
@@ -171,11 +204,16 @@ class Reader:
             self.position = position
 
     def _record(self, entry: Entry, segment: Segment) -> Record | None:
-        definition = self._definitions.get(entry.body[: codec.LAYOUT_ID_BYTES])
+        layout_id, places = entry.body[: codec.LAYOUT_ID_BYTES], self._places
+        if places is not None and layout_id not in self._definitions:
+            self._look_up(places.layouts, int.from_bytes(layout_id, "little"))
+        definition = self._definitions.get(layout_id)
         if definition is None:
             self._quarantine(entry, segment, "the definition of its layout is damaged")
             return None
         layout, version = definition
+        if places is not None and entry.stream not in self._streams:
+            self._look_up(places.streams, entry.stream)
         stream = self._streams.get(entry.stream)
         if stream is None:
             self._quarantine(entry, segment, "the definition of its stream is damaged")
