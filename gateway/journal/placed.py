@@ -23,7 +23,7 @@ class LanePlaces:
     """`book`, `visit` and `sealed` belong to the owner's thread, `of` to any."""
 
     def __init__(self) -> None:
-        self._books: dict[int, PlaceBook] = {}  # by the segment's index: those that have no footer of this run
+        self._books: dict[int, PlaceBook] = {}  # by index, of segments not sealed yet
         self._decoded: OrderedDict[tuple[int, int], Places] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -33,7 +33,7 @@ class LanePlaces:
 
     def visit(self, segment: Segment, entry: Entry) -> None:
         """A record read at start."""
-        note_entry(self.book(segment), segment, entry)
+        note_entry(self.book(segment), entry)
 
     def sealed(self, segment: Segment) -> Places | None:
         """It gets its footer: what stands in it, which is kept there from now on."""
@@ -69,7 +69,7 @@ class LanePlaces:
         file = filesystem.open_read(segment.path)
         try:
             # A copy: `scan` corrects what it is given, and this one belongs to the owner's thread.
-            scan(file, msgspec.structs.replace(segment), lambda found, entry: note_entry(book, found, entry))
+            scan(file, msgspec.structs.replace(segment), lambda _, entry: note_entry(book, entry))
         finally:
             file.close()
         places = book.places()
@@ -77,8 +77,8 @@ class LanePlaces:
         return places
 
 
-def note_entry(book: PlaceBook, segment: Segment, entry: Entry) -> None:
-    """One record as it stands in a segment. `segment.last` is its own position already, or the one before."""
+def note_entry(book: PlaceBook, entry: Entry) -> None:
+    """One record as it stands in a segment."""
     if entry.stream:
         epoch, seq = entry.position
         try:

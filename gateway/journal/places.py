@@ -6,6 +6,7 @@ So a reader in the middle of a segment starts there, and a question about a time
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -47,7 +48,7 @@ class Places(msgspec.Struct, array_like=True, frozen=True):
     """Of one segment. Offsets are hints: whoever uses one looks whether a sound record stands there."""
 
     chunks: tuple[Chunk, ...]
-    layouts: tuple[tuple[int, int], ...]  # (id as a number, offset of its definition)
+    layouts: tuple[tuple[int, int], ...]  # (id as a number, offset of its definition); again in each run
     streams: tuple[tuple[int, int], ...]  # (tag, offset of its definition)
     runs: tuple[Run, ...]
 
@@ -75,8 +76,8 @@ class PlaceBook:
     def __init__(self) -> None:
         self._closed: list[Chunk] = []
         self._open: tuple[int, Position, int, int] | None = None
-        self._layouts: dict[int, int] = {}
-        self._streams: dict[int, int] = {}
+        self._layouts: list[tuple[int, int]] = []
+        self._streams: list[tuple[int, int]] = []
         self._runs: list[Run] = []
 
     def add_batch(self, offset: int, after: Position, span: Span) -> None:
@@ -93,11 +94,11 @@ class PlaceBook:
 
     def add_layout(self, layout_id: bytes, offset: int) -> None:
         """A layout is defined there."""
-        self._layouts[int.from_bytes(layout_id, "little")] = offset
+        self._layouts.append((int.from_bytes(layout_id, "little"), offset))
 
     def add_stream(self, tag: int, offset: int) -> None:
         """A stream is defined there."""
-        self._streams[tag] = offset
+        self._streams.append((tag, offset))
 
     def add_life(self, epoch: int, wall_ns: int) -> None:
         """The gateway ran, and its clock said so."""
@@ -113,9 +114,20 @@ class PlaceBook:
         closed = tuple(self._closed)
         if chunk is not None and not (closed and closed[-1].offset >= chunk[0]):
             closed = (*closed, Chunk(*chunk))
-        return Places(
-            closed, tuple(self._layouts.copy().items()), tuple(self._streams.copy().items()), tuple(self._runs)
-        )
+        return Places(closed, tuple(self._layouts), tuple(self._streams), tuple(self._runs))
+
+
+def defined_at(
+    file: File, offsets: tuple[tuple[int, int], ...], key: int, *, before: int, salt: int
+) -> Iterator[Entry]:
+    """The sound definitions of `key` before an offset, usually one; each run writes its own.
+
+    One that stands behind a record is never taken for it. Raises `OSError`.
+    """
+    for known, offset in offsets:
+        entry = entry_at(file, offset, salt) if known == key and offset < before else None
+        if entry is not None and not entry.stream:
+            yield entry
 
 
 def entry_at(file: File, offset: int, salt: int) -> Entry | None:

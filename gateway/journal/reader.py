@@ -18,7 +18,7 @@ from gateway.journal.acknowledged import Range, covers
 from gateway.journal.codec import Layouts, RecordType
 from gateway.journal.cursor import Cursor
 from gateway.journal.placed import LanePlaces
-from gateway.journal.places import Places, entry_at
+from gateway.journal.places import Places, defined_at, entry_at
 
 READ_BYTES: Final = 1 << 18
 
@@ -179,15 +179,12 @@ class Reader:
         self._places = places
         return chunk.offset, chunk.after
 
-    def _look_up(self, offsets: tuple[tuple[int, int], ...], key: int) -> None:
+    def _look_up(self, offsets: tuple[tuple[int, int], ...], key: int, before: int) -> None:
         """Read the definition that stands before the place where we began."""
         segment, file = self._segment, self._file
-        offset = next((offset for known, offset in offsets if known == key), None)
-        if offset is None or segment is None or file is None:
-            return
-        entry = entry_at(file, offset, segment.salt)
-        if entry is not None and not entry.stream:
-            self._define(entry, segment)
+        if segment is not None and file is not None:
+            for entry in defined_at(file, offsets, key, before=before, salt=segment.salt):
+                self._define(entry, segment)
 
     def _take(self, entry: Entry, segment: Segment, skip: tuple[Range, ...], records: list[Record]) -> None:
         position = entry.position
@@ -206,14 +203,14 @@ class Reader:
     def _record(self, entry: Entry, segment: Segment) -> Record | None:
         layout_id, places = entry.body[: codec.LAYOUT_ID_BYTES], self._places
         if places is not None and layout_id not in self._definitions:
-            self._look_up(places.layouts, int.from_bytes(layout_id, "little"))
+            self._look_up(places.layouts, int.from_bytes(layout_id, "little"), entry.offset)
         definition = self._definitions.get(layout_id)
         if definition is None:
             self._quarantine(entry, segment, "the definition of its layout is damaged")
             return None
         layout, version = definition
         if places is not None and entry.stream not in self._streams:
-            self._look_up(places.streams, entry.stream)
+            self._look_up(places.streams, entry.stream, entry.offset)
         stream = self._streams.get(entry.stream)
         if stream is None:
             self._quarantine(entry, segment, "the definition of its stream is damaged")
