@@ -178,6 +178,11 @@ class Deliveries:
         """For an uplink: its outboxes, the most urgent lane first."""
         return [[one.outbox for one in self.of(uplink) if one.lane is lane] for lane in LANES]
 
+    def delivered(self, uplink: str) -> Position:
+        """Up to here the far end has acknowledged all there is for this uplink; never too high."""
+        waiting = [one.cursor.low for one in self.of(uplink) if one.cursor.low < self._journal.end(one.lane)]
+        return min(waiting, default=self._hub.position)
+
     def of(self, uplink: str) -> list[Delivery]:
         """Everything of one uplink, rules that are leaving too."""
         every = (*self._known.values(), *self._leaving.values())

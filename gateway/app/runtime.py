@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -244,7 +245,7 @@ class Gateway:
                     compiled.access[name],
                     clock=self._clock,
                     desk=self._desk,
-                    status=self._birth,
+                    status=partial(self._birth, name),
                 )
                 self._uplinks[name] = (spec, uplink)
                 self._access[name] = compiled.access[name]
@@ -252,14 +253,15 @@ class Gateway:
             uplink = self._uplinks[name][1]
             uplink.connect_outboxes(self._deliveries.lanes_of(name), self._compiler.routes)
 
-    def _birth(self) -> dict[str, Any]:
-        """What receivers need to reconcile: the last number that is surely on disk, and who we are."""
+    def _birth(self, uplink: str) -> dict[str, Any]:
+        """What receivers need to reconcile: what is surely on disk and surely delivered, and who we are."""
         return {
             "gateway": self.site.name,
             "site": self.site.site,
             "config": self.site.version,
             "epoch": self._store.epoch,
             "committed": list(self._store.committed()),
+            "delivered": list(self._deliveries.delivered(uplink)),
         }
 
     # Reload
