@@ -27,6 +27,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from drivers.modbus.wire.pdu import ExceptionCode, Table
+from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import ServerSession
 from gateway.aio.clock import SystemClock
 from gateway.aio.endpoint import Backoff, Endpoint
@@ -203,7 +204,7 @@ class Plant:
 class _PlantConnection(asyncio.Protocol):
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
-        self._session = ServerSession(plant)
+        self._session = ServerSession(Responder(plant))
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -1,61 +1,24 @@
-"""Server side of Modbus TCP: one session for each connection, in front of a data model.
+"""Server side of Modbus TCP: one session for each connection, in front of what answers.
 
-MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.2; the order of the checks is that of the
-state diagrams in clause 6 of the MODBUS Application Protocol Specification V1.1b3.
+MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.4.2.
 """
 
 from __future__ import annotations
 
 import enum
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from drivers.modbus.wire import mbap
-from drivers.modbus.wire.pdu import (
-    ADDRESS_AND_WORD,
-    ExceptionCode,
-    MaskWrite,
-    ReadRequest,
-    Request,
-    Table,
-    WriteBits,
-    WriteRegisters,
-    exception_response,
-    parse_request,
-)
-from gateway.core.errors import LocalProtocolError, RemoteProtocolError
+from drivers.modbus.wire.pdu import EXCEPTION_FLAG, ExceptionCode, exception_response
+from drivers.modbus.wire.respond import Open, Responder
+from gateway.core.errors import RemoteProtocolError
 from gateway.core.session import Address
 
 QUEUED_BYTES_MAX: Final = 256 * 1024  # answers waiting for `to_send`; above it server device busy, §4.4.2.2
-
-
-class DataModel(Protocol):
-    """What a server serves. Bits are packed from the least significant one, registers are two bytes each.
-
-    Called with spans inside 0..65535 and within the standard's limits. Every method returns what was asked
-    for, or the exception that refuses it; none blocks.
-    """
-
-    def has_unit(self, unit: int) -> bool:
-        """Whether that unit is served here."""
-        ...
-
-    def read_bits(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
-        """Coils or discrete inputs: (count + 7) // 8 bytes."""
-        ...
-
-    def read_registers(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
-        """Holding or input registers: count * 2 bytes."""
-        ...
-
-    def write_bits(self, unit: int, start: int, count: int, data: bytes) -> ExceptionCode | None:
-        """Set coils; all of them or none."""
-        ...
-
-    def write_registers(self, unit: int, start: int, data: bytes) -> ExceptionCode | None:
-        """Set holding registers; all of them or none."""
-        ...
+OPEN_MAX: Final = 16  # writes of one connection whose outcome is not known yet; above it server device busy
 
 
 class UnknownUnit(enum.Enum):
@@ -76,16 +39,20 @@ class Indication(msgspec.Struct, frozen=True, gc=False):
 class ServerSession:
     """One connection: every request of a segment is taken, answers go out in order.
 
+    A write that the model hands on (`Later`) is answered when `conclude` tells its outcome; requests behind
+    it are answered meanwhile, which the transaction identifier permits (§4.1).
+
     A malformed frame raises `RemoteProtocolError`: close this connection, no other is touched. Answers to
     what came before it are still in `to_send`.
     """
 
-    def __init__(self, model: DataModel, *, unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION) -> None:
-        self._model: Final = model
+    def __init__(self, responder: Responder, *, unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION) -> None:
+        self._responder: Final = responder
         self._unknown_unit: Final = unknown_unit
         self._framer = mbap.Framer()
         self._out: list[bytes] = []
         self._queued = 0  # bytes in `_out`
+        self._open: dict[object, tuple[int, int, Callable[[ExceptionCode | None], bytes]]] = {}
         self._withheld: list[Indication] = []  # of the segment that ended in garbage
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Indication]:  # noqa: ARG002
@@ -97,6 +64,15 @@ class ServerSession:
             self._withheld += [self._serve(*frame) for frame in frames]
             raise
         return [self._serve(*frame) for frame in frames]
+
+    def conclude(self, token: object, refusal: ExceptionCode | None) -> bool:
+        """The outcome of a write handed on; queues its answer. Whether this connection waited for it."""
+        found = self._open.pop(token, None)
+        if found is None:
+            return False
+        transaction, unit, conclude = found
+        self._queue(transaction, unit, conclude(refusal))
+        return True
 
     def to_send(self, now_ns: int) -> list[bytes]:  # noqa: ARG002
         """Answers to send now, in the order of their requests."""
@@ -112,6 +88,7 @@ class ServerSession:
         """The connection is gone: unsent answers are forgotten."""
         events, self._withheld = self._withheld, []
         self._out = []
+        self._open.clear()
         self._queued = 0
         self._framer = mbap.Framer()
         return events
@@ -126,57 +103,24 @@ class ServerSession:
 
     def _serve(self, transaction: int, unit: int, pdu: bytes) -> Indication:
         function = pdu[0]
-        answer: bytes | ExceptionCode
-        if not self._model.has_unit(unit):
-            if self._unknown_unit is UnknownUnit.SILENCE:
-                return Indication(unit, function, ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND)
-            answer = ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
-        elif self._queued > QUEUED_BYTES_MAX:
-            answer = ExceptionCode.SERVER_DEVICE_BUSY
+        if not self._responder.model.has_unit(unit):
+            code = ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
+            if self._unknown_unit is UnknownUnit.EXCEPTION:
+                self._queue(transaction, unit, exception_response(function, code))
+            return Indication(unit, function, code)
+        if self._queued > QUEUED_BYTES_MAX or len(self._open) >= OPEN_MAX:
+            answer: bytes | Open | None = exception_response(function, ExceptionCode.SERVER_DEVICE_BUSY)
         else:
-            request = parse_request(pdu)
-            answer = request if isinstance(request, ExceptionCode) else self._execute(unit, pdu, request)
-        code = None
-        if isinstance(answer, ExceptionCode):
-            code, answer = answer, exception_response(function, answer)
+            answer = self._responder.answer(unit, pdu)
+        if isinstance(answer, Open):
+            self._open[answer.token] = (transaction, unit, answer.conclude)
+            return Indication(unit, function, None)
+        if answer is None:
+            return Indication(unit, function, None)
+        self._queue(transaction, unit, answer)
+        return Indication(unit, function, answer[1] if answer[0] & EXCEPTION_FLAG else None)
+
+    def _queue(self, transaction: int, unit: int, answer: bytes) -> None:
         frame = mbap.encode(transaction, unit, answer)
         self._out.append(frame)
         self._queued += len(frame)
-        return Indication(unit, function, code)
-
-    def _execute(self, unit: int, pdu: bytes, request: Request) -> bytes | ExceptionCode:
-        match request:
-            case ReadRequest():
-                return self._read(unit, request)
-            case WriteBits(_, start, count, data):
-                refusal = self._model.write_bits(unit, start, count, data)
-            case WriteRegisters(_, start, data):
-                refusal = self._model.write_registers(unit, start, data)
-            case MaskWrite():
-                refusal = self._mask_write(unit, request)
-        if refusal is not None:
-            return refusal
-        # Single writes and mask writes echo the request, multiple ones where and how many.
-        return pdu[: ADDRESS_AND_WORD.size] if not isinstance(request, MaskWrite) else pdu
-
-    def _read(self, unit: int, request: ReadRequest) -> bytes | ExceptionCode:
-        table, start, count = request
-        if table.has_bits:
-            data = self._model.read_bits(unit, table, start, count)
-            size = (count + 7) // 8
-        else:
-            data = self._model.read_registers(unit, table, start, count)
-            size = count * 2
-        if isinstance(data, ExceptionCode):
-            return data
-        if len(data) != size:
-            raise LocalProtocolError(f"data model, {table.name} {start}: {len(data)} bytes, expected {size}")
-        return bytes((table, size)) + data
-
-    def _mask_write(self, unit: int, request: MaskWrite) -> ExceptionCode | None:
-        start, and_mask, or_mask = request
-        content = self._model.read_registers(unit, Table.HOLDING_REGISTERS, start, 1)
-        if isinstance(content, ExceptionCode):
-            return content
-        result = (int.from_bytes(content, "big") & and_mask) | (or_mask & ~and_mask)
-        return self._model.write_registers(unit, start, result.to_bytes(2, "big"))

@@ -115,7 +115,7 @@ class PlantRegisters:
         self._meter: Final = Unit({})
         self._units: Final = {1: self._boiler, 2: self._tank, 3: self._meter}
 
-    # drivers.modbus.wire.server.DataModel
+    # drivers.modbus.wire.model.DataModel
 
     def has_unit(self, unit: int) -> bool:
         """Units 1, 2 and 3."""

@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import ServerSession
 from gateway.aio import loop as event_loop
 from gateway.app.demo.plant import Plant
@@ -50,7 +51,7 @@ class Connection(asyncio.Protocol):
     """Bytes between one client and one session."""
 
     def __init__(self, registers: PlantRegisters, connections: set[Connection]) -> None:
-        self._session = ServerSession(registers)
+        self._session = ServerSession(Responder(registers))
         self._connections = connections
         self._transport: asyncio.Transport | None = None
 

@@ -22,6 +22,7 @@ from drivers.modbus.field import ORDERS, DataType, Field
 from drivers.modbus.wire import mbap, pdu
 from drivers.modbus.wire.client import Answer, ClientSession, Event, Refused
 from drivers.modbus.wire.pdu import ExceptionCode, Table
+from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import ServerSession, UnknownUnit
 from gateway.core.errors import RemoteProtocolError
 from tests.peers import require
@@ -188,7 +189,7 @@ def our_server(plant: Plant, unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION) 
             while not stopping.is_set():
                 connection, _ = listener.accept()
                 with connection:
-                    session = ServerSession(plant, unknown_unit=unknown_unit)
+                    session = ServerSession(Responder(plant), unknown_unit=unknown_unit)
                     while data := connection.recv(4096):
                         try:
                             session.receive(data, 0)
@@ -298,7 +299,10 @@ def dissect(folder: Path, conversation: list[tuple[str, bytes]]) -> list[dict[st
 
 
 def test_wireshark_understands_what_we_send(tmp_path: Path) -> None:
-    client, server = ClientSession(max_in_flight=16, first_transaction=0x1501), ServerSession(Plant())
+    client, server = (
+        ClientSession(max_in_flight=16, first_transaction=0x1501),
+        ServerSession(Responder(Plant())),
+    )
     requests = [
         pdu.read(Table.COILS, start=1, count=19),
         pdu.read(Table.DISCRETE_INPUTS, start=2, count=22),

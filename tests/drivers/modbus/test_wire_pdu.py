@@ -7,15 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.modbus.wire import pdu
-from drivers.modbus.wire.pdu import (
-    ExceptionCode,
-    FunctionCode,
-    MaskWrite,
-    ReadRequest,
-    Table,
-    WriteBits,
-    WriteRegisters,
-)
+from drivers.modbus.wire.pdu import ExceptionCode, Table
 from gateway.core.errors import LocalProtocolError
 
 # Request, response: the example tables of MODBUS Application Protocol Specification V1.1b3, by clause.
@@ -59,24 +51,6 @@ def test_requests_are_those_of_the_standard(clause: str, built: bytes) -> None:
     assert built == example(clause)[0]
 
 
-@pytest.mark.parametrize(
-    ("clause", "parsed"),
-    [
-        ("6.1", ReadRequest(Table.COILS, 19, 19)),
-        ("6.2", ReadRequest(Table.DISCRETE_INPUTS, 196, 22)),
-        ("6.3", ReadRequest(Table.HOLDING_REGISTERS, 107, 3)),
-        ("6.4", ReadRequest(Table.INPUT_REGISTERS, 8, 1)),
-        ("6.5", WriteBits(FunctionCode.WRITE_SINGLE_COIL, 172, 1, b"\x01")),
-        ("6.6", WriteRegisters(FunctionCode.WRITE_SINGLE_REGISTER, 1, b"\x00\x03")),
-        ("6.11", WriteBits(FunctionCode.WRITE_MULTIPLE_COILS, 19, 10, b"\xcd\x01")),
-        ("6.12", WriteRegisters(FunctionCode.WRITE_MULTIPLE_REGISTERS, 1, bytes.fromhex("000A0102"))),
-        ("6.16", MaskWrite(4, 0xF2, 0x25)),
-    ],
-)
-def test_a_server_understands_the_requests_of_the_standard(clause: str, parsed: pdu.Request) -> None:
-    assert pdu.parse_request(example(clause)[0]) == parsed
-
-
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_answers_of_the_standard_are_those_expected(name: str) -> None:
     request, response = example(name.split(maxsplit=1)[0])
@@ -111,7 +85,6 @@ def test_packed_bits_come_back(bits: list[bool]) -> None:
 )
 def test_reads_end_at_the_limits_of_the_standard(table: Table, count_max: int) -> None:
     request = pdu.read(table, start=0x10000 - count_max, count=count_max)
-    assert pdu.parse_request(request) == ReadRequest(table, 0x10000 - count_max, count_max)
     head, size = pdu.response_head(request)
     assert head[1] == size - 2
     assert size <= pdu.PDU_SIZE_MAX
@@ -142,54 +115,6 @@ def test_writes_end_at_the_limits_of_the_standard() -> None:
     ):
         with pytest.raises(LocalProtocolError, match="expected"):
             wrong()
-
-
-ILLEGAL_FUNCTION, ILLEGAL_ADDRESS, ILLEGAL_VALUE = ExceptionCode(1), ExceptionCode(2), ExceptionCode(3)
-
-
-@pytest.mark.parametrize(
-    ("request_hex", "code"),
-    [
-        ("", ILLEGAL_FUNCTION),
-        ("00", ILLEGAL_FUNCTION),
-        ("07", ILLEGAL_FUNCTION),
-        ("2b0e0100", ILLEGAL_FUNCTION),
-        ("83 0000 0001", ILLEGAL_FUNCTION),
-        ("03 0000 0000", ILLEGAL_VALUE),  # no register
-        ("03 0000 007e", ILLEGAL_VALUE),  # 126 registers
-        ("01 0000 07d1", ILLEGAL_VALUE),  # 2001 bits
-        ("03 0000 00", ILLEGAL_VALUE),  # cut
-        ("03 0000 0001 00", ILLEGAL_VALUE),  # a byte too many
-        ("03 ffff 0002", ILLEGAL_ADDRESS),
-        ("01 ffff 0002", ILLEGAL_ADDRESS),
-        ("05 0000 0001", ILLEGAL_VALUE),  # neither on nor off
-        ("05 0000", ILLEGAL_VALUE),
-        ("06 0000 0000 00", ILLEGAL_VALUE),
-        ("0f 0000 0000 00", ILLEGAL_VALUE),
-        ("0f 0000 0009 01 ff", ILLEGAL_VALUE),  # nine coils in one byte
-        ("0f 0000 0008 02 ff", ILLEGAL_VALUE),  # says two bytes, has one
-        ("0f ffff 0002 01 03", ILLEGAL_ADDRESS),
-        ("0f 0000", ILLEGAL_VALUE),
-        ("10 0000 0001 02 00", ILLEGAL_VALUE),
-        ("10 0000 007c f8" + 124 * "0000", ILLEGAL_VALUE),  # 124 registers
-        ("10 ffff 0002 04 0000 0000", ILLEGAL_ADDRESS),
-        ("16 0000 0000", ILLEGAL_VALUE),
-    ],
-)
-def test_requests_are_refused_with_the_code_of_the_standard(request_hex: str, code: ExceptionCode) -> None:
-    assert pdu.parse_request(bytes.fromhex(request_hex)) is code
-
-
-@settings(deadline=None)  # a shared machine may stall
-@given(st.binary(max_size=260))
-def test_any_request_is_understood_or_refused(data: bytes) -> None:
-    parsed = pdu.parse_request(data)
-    if isinstance(parsed, ExceptionCode):
-        assert parsed in {1, 2, 3}
-        return
-    # What a server takes, a client could have built, and knows the answer to.
-    _, size = pdu.response_head(data)
-    assert 2 <= size <= pdu.PDU_SIZE_MAX
 
 
 @settings(deadline=None)  # a shared machine may stall

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from drivers.modbus.wire import mbap, pdu
 from drivers.modbus.wire.client import Answer, ClientSession, Lost, Mismatched, Refused, TimedOut
 from drivers.modbus.wire.pdu import ExceptionCode, Table
+from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import QUEUED_BYTES_MAX, Indication, ServerSession, UnknownUnit
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
 from gateway.core.session import Session
@@ -63,7 +64,7 @@ def ask(session: ServerSession, request_hex: str, *, unit: int = 10) -> str:
 
 
 def test_it_is_a_session() -> None:
-    session: Session[Indication] = ServerSession(Plant())
+    session: Session[Indication] = ServerSession(Responder(Plant()))
     assert session.sent(0) == session.lost(0) == session.on_deadline(0) == []
     assert session.deadline_ns() is None
 
@@ -71,7 +72,7 @@ def test_it_is_a_session() -> None:
 def test_the_examples_of_the_standard() -> None:
     # Specification V1.1b3, examples of clauses 6.1 to 6.16, contents set up as there.
     plant = Plant()
-    session = ServerSession(plant)
+    session = ServerSession(Responder(plant))
     plant.bits[Table.COILS][19:38] = pdu.unpack_bits(bytes.fromhex("CD6B05"), 19)
     plant.bits[Table.DISCRETE_INPUTS][170:192] = pdu.unpack_bits(bytes.fromhex("ACDB35"), 22)
     plant.words[Table.HOLDING_REGISTERS][2 * 107 : 2 * 110] = bytes.fromhex("022B 0000 0064")
@@ -115,19 +116,19 @@ def test_the_examples_of_the_standard() -> None:
     ],
 )
 def test_refusals(request_hex: str, answer: str) -> None:
-    assert ask(ServerSession(Plant()), request_hex) == answer
+    assert ask(ServerSession(Responder(Plant())), request_hex) == answer
 
 
 def test_an_unknown_unit_is_refused_or_met_with_silence() -> None:
-    assert ask(ServerSession(Plant()), "03 0000 0001", unit=11) == "83 0b"
-    silent = ServerSession(Plant(), unknown_unit=UnknownUnit.SILENCE)
+    assert ask(ServerSession(Responder(Plant())), "03 0000 0001", unit=11) == "83 0b"
+    silent = ServerSession(Responder(Plant()), unknown_unit=UnknownUnit.SILENCE)
     assert silent.receive(mbap.encode(1, 11, bytes.fromhex("0300000001")), 0) == [Indication(11, 3, 0x0B)]
     assert silent.to_send(0) == []
     assert ask(silent, "03 0000 0001", unit=10) == "03 02 00 00"
 
 
 def test_all_requests_of_one_segment_are_answered_in_order() -> None:
-    session = ServerSession(Plant())
+    session = ServerSession(Responder(Plant()))
     segment = b"".join(mbap.encode(n, 10, pdu.write_single_register(n, n * 3)) for n in range(50))
     events = session.receive(
         segment + mbap.encode(50, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=50)), 0
@@ -140,7 +141,7 @@ def test_all_requests_of_one_segment_are_answered_in_order() -> None:
 
 def test_a_malformed_frame_harms_only_its_own_connection() -> None:
     plant = Plant()
-    bad, good = ServerSession(plant), ServerSession(plant)
+    bad, good = ServerSession(Responder(plant)), ServerSession(Responder(plant))
     with pytest.raises(RemoteProtocolError, match="byte 14"):
         bad.receive(mbap.encode(1, 10, pdu.write_single_register(1, 7)) + b"\0\2\0\1\0\6\x0a\3\0\0\0\1", 0)
     assert [answer.hex() for answer in bad.to_send(0)] == ["0001000000060a0600010007"]
@@ -149,7 +150,7 @@ def test_a_malformed_frame_harms_only_its_own_connection() -> None:
 
 
 def test_a_peer_that_takes_no_answers_is_told_busy() -> None:
-    session = ServerSession(Plant())
+    session = ServerSession(Responder(Plant()))
     read = mbap.encode(1, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=100))
     codes = [event.code for _ in range(200) for event in session.receive(read * 10, 0)]
     assert codes.index(ExceptionCode.SERVER_DEVICE_BUSY) == QUEUED_BYTES_MAX // 209 + 1
@@ -163,7 +164,7 @@ def test_a_data_model_that_gives_the_wrong_size_is_our_fault() -> None:
             return b""
 
     with pytest.raises(LocalProtocolError, match="0 bytes, expected 4"):
-        ServerSession(Short()).receive(
+        ServerSession(Responder(Short())).receive(
             mbap.encode(1, 10, pdu.read(Table.HOLDING_REGISTERS, start=0, count=2)), 0
         )
 
@@ -185,7 +186,7 @@ def test_any_bytes_give_answers_or_an_error_the_same_however_cut(parts: list[byt
 
 
 def serve(chunks: list[bytes]) -> tuple[list[Indication], list[bytes], str]:
-    session = ServerSession(Plant())
+    session = ServerSession(Responder(Plant()))
     events: list[Indication] = []
     error = ""
     try:
@@ -221,7 +222,7 @@ request_strategy = st.builds(some_request, st.integers(0, 6), st.integers(0, 210
 @settings(deadline=None)  # a shared machine may stall
 @given(st.lists(request_strategy, max_size=16), st.lists(st.integers(1, 40)))
 def test_back_to_back_every_request_is_answered_or_refused(requests: list[bytes], sizes: list[int]) -> None:
-    client, server = ClientSession(max_in_flight=16), ServerSession(Plant())
+    client, server = ClientSession(max_in_flight=16), ServerSession(Responder(Plant()))
     for token, request in enumerate(requests):
         client.request(10, request, token=token, timeout_ns=1000, now_ns=0)
     events = []
@@ -241,7 +242,7 @@ def test_back_to_back_every_request_is_answered_or_refused(requests: list[bytes]
 @given(st.lists(st.tuples(request_strategy, st.integers(0, 4), st.booleans())))
 def test_back_to_back_over_a_link_that_loses_delays_and_cuts(steps: list[tuple[bytes, int, bool]]) -> None:
     """Whatever the link does: one event for each request, and none from another request's answer."""
-    client, server = ClientSession(max_in_flight=4), ServerSession(Plant())
+    client, server = ClientSession(max_in_flight=4), ServerSession(Responder(Plant()))
     under_way: list[bytes] = []  # answers the link still holds
     outcomes: dict[object, int] = {}
     now = 0
