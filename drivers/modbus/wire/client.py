@@ -13,6 +13,7 @@ import msgspec
 
 from drivers.modbus.wire import mbap
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG, response_head
+from drivers.modbus.wire.pdu_answer import fault_of
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
 from gateway.core.session import Address
 
@@ -23,7 +24,11 @@ _SHOWN_BYTES_MAX: Final = 16  # bytes of a wrong answer that an event repeats
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False):
-    """A good answer. `data`: what follows function and byte count of a read; empty for a write."""
+    """A good answer. `data`: what follows the head from `pdu.response_head`.
+
+    After a read: what follows function and byte count; empty after a write; else what the decoders of
+    `pdu_line`, `pdu_identity` and `pdu_files` take.
+    """
 
     token: object
     data: bytes
@@ -95,11 +100,13 @@ class Expected(NamedTuple):
 
     unit: int
     head: bytes  # what the PDU begins with
-    size: int  # bytes of the PDU
+    size: int  # bytes of the PDU; 0 where the device chooses
+    request: bytes
 
     def judge(self, token: object, unit: int, pdu: bytes, now_ns: int, counters: Counters) -> Event:
         """The answer to the request as its event, counted: `Answer`, `Refused` or `Mismatched`."""
-        expected_unit, head, size = self
+        expected_unit, head, size, request = self
+        fault = ""
         if unit == expected_unit:
             if len(pdu) == size and pdu.startswith(head):
                 counters.answers += 1
@@ -108,8 +115,13 @@ class Expected(NamedTuple):
                 code = pdu[1]
                 counters.exceptions[code] = counters.exceptions.get(code, 0) + 1
                 return Refused(token, code, now_ns)
+            if not size and pdu.startswith(head):
+                fault = fault_of(request, len(head), pdu)
+                if not fault:
+                    counters.answers += 1
+                    return Answer(token, pdu[len(head) :], now_ns)
         counters.mismatched += 1
-        expected = f"unit {expected_unit}, {size} bytes beginning with {_shown(head)}"
+        expected = fault or f"unit {expected_unit}, {size or 'some'} bytes beginning with {_shown(head)}"
         return Mismatched(token, f"unit {unit}, {len(pdu)} bytes {_shown(pdu)}", expected, now_ns)
 
 
@@ -152,7 +164,7 @@ class ClientSession:
             raise LocalProtocolError(f"request: {self._max_in_flight} are in flight already; ask capacity()")
         if not 0 <= unit <= 0xFF:
             raise LocalProtocolError(f"unit: found {unit}, expected 0..255")
-        expected = Expected(unit, *response_head(pdu))
+        expected = Expected(unit, *response_head(pdu), pdu)
         transaction = self._transaction
         while transaction in self._quarantine or transaction in self._pending:
             transaction = (transaction + 1) % _TRANSACTION_COUNT
