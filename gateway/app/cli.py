@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import logging
 import sys
 from pathlib import Path
 from typing import Final
 
 import click
 
+from gateway.app.backup.places import state_directory
 from gateway.core.errors import ConfigError, GatewayError
 
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit file tells systemd not to restart on it
@@ -39,16 +40,20 @@ def run(config: Path, state: Path | None, log_level: str) -> None:
     """Run the gateway of the configuration in DIR until it is told to stop."""
     from gateway.aio.clock import SystemClock
     from gateway.aio.loop import run as run_loop
+    from gateway.app.backup.swap import finish_if_begun
     from gateway.app.kinds import kinds
     from gateway.app.logs import set_up_logs
     from gateway.app.runtime import Gateway
     from gateway.config.load import load
 
     set_up_logs(level=log_level.upper())
+    home = state or state_directory()
+    if (intent := finish_if_begun(home)) is not None:
+        logging.getLogger("gateway").warning("a restore is finished", extra={"backup": intent.backup})
 
     async def main() -> int:
         site = load(config, kinds())
-        return await Gateway(config, state=state or state_directory(), clock=SystemClock()).run(site)
+        return await Gateway(config, state=home, clock=SystemClock()).run(site)
 
     raise SystemExit(run_loop(main()))
 
@@ -176,6 +181,55 @@ def _position(text: str) -> tuple[int, int]:
     return int(epoch), int(number)
 
 
+_CONFIG_OPTION: Final = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The configuration. Default: this directory where it has a gateway.yaml, else /etc/edge-gateway.",
+)
+_STATE_OPTION: Final = click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="The state. Default: $STATE_DIRECTORY, else that of the installed service, else ./state.",
+)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@_CONFIG_OPTION
+@_STATE_OPTION
+@click.option("--with-secrets", is_flag=True, help="Copy password and key files too.")
+@click.option("--list", "is_list", is_flag=True, help="Write nothing: check FILE and show what is in it.")
+def backup(file: Path, config: Path | None, state: Path | None, with_secrets: bool, is_list: bool) -> None:  # noqa: FBT001
+    """Copy configuration, journal, cursors and audit to FILE; the gateway may run meanwhile."""
+    from gateway.app.backup.command import back_up, list_backup
+
+    if is_list:
+        list_backup(file)
+    else:
+        back_up(file, config=config, state=state, with_secrets=with_secrets)
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@_CONFIG_OPTION
+@_STATE_OPTION
+@click.option("--force", is_flag=True, help="Replace what is there; it is kept aside.")
+@click.option("--finish", "is_finish", is_flag=True, help="Only finish a restore that was stopped.")
+def restore(
+    file: Path | None,
+    config: Path | None,
+    state: Path | None,
+    force: bool,  # noqa: FBT001
+    is_finish: bool,  # noqa: FBT001
+) -> None:
+    """Put the configuration and state of a backup in place; the gateway must not run."""
+    from gateway.app.backup.command import put_back
+
+    put_back(file, config=config, state=state, force=force, is_finish=is_finish)
+
+
 def _duration_ns(text: str) -> int:
     from pydantic_core import PydanticCustomError
 
@@ -185,11 +239,6 @@ def _duration_ns(text: str) -> int:
         return duration_ns(text)
     except PydanticCustomError as error:
         raise click.BadParameter(error.message()) from None
-
-
-def state_directory() -> Path:
-    """$STATE_DIRECTORY as systemd sets it (the first of several), else ./state."""
-    return Path(os.environ.get("STATE_DIRECTORY", "state").split(":")[0])
 
 
 def main() -> None:

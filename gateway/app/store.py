@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.app.backup.places import LOCK
 from gateway.app.rules import LANES, buffer_bytes
 from gateway.config.site import Site
 from gateway.core.batch import Batch
@@ -14,7 +15,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import StorageError
 from gateway.core.point import Layout, Priority
 from gateway.core.ports import Receipt
-from gateway.disk.filesystem import RealFileSystem
+from gateway.disk.filesystem import File, RealFileSystem
 from gateway.disk.record import Position
 from gateway.journal.journal import Journal
 from gateway.journal.settings import JournalSettings
@@ -49,6 +50,8 @@ class Store:
     ) -> None:
         """`fail(error)` stops the gateway; `live_only()` says that from now on nothing is kept."""
         self.filesystem: Final = RealFileSystem()
+        self._state = state
+        self._lock: File | None = None
         self.directory: Final = Path(site.journal.directory or state) / "journal"
         self.limit_bytes: Final = site.journal.max_bytes
         self._is_live_only_allowed = site.journal.on_failure == "live_only"
@@ -88,10 +91,19 @@ class Store:
 
     def open(self, layouts: Sequence[Layout]) -> None:
         """Recover, and put the new epoch on disk. Raises `StorageError`."""
+        self._lock_state()
         self.journal.register(layouts)
         recovery = self.journal.open()
         for message in recovery.messages:
             _log.warning("recovered", extra={"found": message})
+
+    def _lock_state(self) -> None:
+        """One gateway for a state directory, also where its journal is elsewhere; no restore meanwhile."""
+        try:
+            self.filesystem.make_directory(self._state)
+            self._lock = self.filesystem.lock(self._state / LOCK)
+        except OSError as error:
+            raise StorageError(f"{self._state}: cannot be used: {error.strerror or error}") from error
 
     def report_orphans(self) -> None:
         """Say which rules left something behind. Call it once all cursors of the configuration are there."""
@@ -166,7 +178,11 @@ class Store:
 
     def close(self) -> None:
         """Make everything durable. Raises `StorageError`."""
-        self.journal.close()
+        try:
+            self.journal.close()
+        finally:
+            if self._lock is not None:
+                self._lock.close()
 
     def _failed(self, error: StorageError) -> None:
         if self._has_told:

@@ -25,9 +25,12 @@ def main_file(path: Path) -> Path:
     return path / MAIN_FILE if path.is_dir() else path
 
 
-def read_files(path: Path, faults: Collector) -> Mapping:
-    """The main file with everything it includes. Raises `ConfigError` where the main file cannot be read."""
-    files = _Files(faults)
+def read_files(path: Path, faults: Collector, taken: list[Path] | None = None) -> Mapping:
+    """The main file with everything it includes. Raises `ConfigError` where the main file cannot be read.
+
+    `taken` gets the path of every file that was read.
+    """
+    files = _Files(faults, [] if taken is None else taken)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -39,14 +42,16 @@ def read_files(path: Path, faults: Collector) -> Mapping:
 
 
 class _Files:
-    def __init__(self, faults: Collector) -> None:
+    def __init__(self, faults: Collector, taken: list[Path]) -> None:
         self._faults = faults
+        self._taken = taken
         self._seen: set[Path] = set()
         self.root = Mapping(Place("", 1, 1))
 
     def take(self, path: Path, data: bytes) -> None:
         """One file and, after it, those it includes."""
         self._seen.add(_identity(path))
+        self._taken.append(path)
         node, faults = read(data, str(path))
         self._faults.read(faults)
         if not self._seen - {_identity(path)}:

@@ -177,7 +177,7 @@ def with_files(model: ModelT, node: Node, place: Place, faults: Collector) -> Mo
     """The model with the paths of its files made absolute; each is relative to the file it is written in."""
     update: dict[str, str] = {}
     for name, field in type(model).model_fields.items():
-        reference = next((item for item in _metadata(field) if isinstance(item, FileRef)), None)
+        reference = file_reference(field)
         value = getattr(model, name)
         if reference is None or value is None:
             continue
@@ -186,6 +186,11 @@ def with_files(model: ModelT, node: Node, place: Place, faults: Collector) -> Mo
         update[name] = str(path.absolute())
         _check_file(value, path, reference, where, faults)
     return model.model_copy(update=update) if update else model
+
+
+def file_reference(field: Any) -> FileRef | None:
+    """What a field of a model says of the file it names; None where it names none."""
+    return next((item for item in _metadata(field) if isinstance(item, FileRef)), None)
 
 
 def _metadata(field: Any) -> list[Any]:
