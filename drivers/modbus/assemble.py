@@ -7,12 +7,13 @@ from typing import Final
 
 import msgspec
 
-from drivers.modbus import codec, field, planner
-from drivers.modbus.config import ModbusDevice, ModbusLink, ModbusTag
+from drivers.modbus import decode, encode, field, planner
+from drivers.modbus.config import ModbusDevice, ModbusLink
 from drivers.modbus.device import CompileDecode, Demotion, Device, Scan
 from drivers.modbus.driver import ModbusDriver
 from drivers.modbus.planner import Block, Plan
 from drivers.modbus.scan import Decode
+from drivers.modbus.tag import ModbusTag
 from drivers.modbus.wire.client import ClientSession
 from drivers.modbus.wire.pdu import Table
 from drivers.modbus.write import BitWrite, WriteFunction, WriteTarget
@@ -157,7 +158,7 @@ def _place(spec: TagSpec) -> tuple[int, int, int]:
 
 def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Sequence[TagSpec]) -> ScanParts:
     model, wire = _device(device), _link(link)
-    fields = tuple(_field(_tag(tag)) for tag in tags)
+    fields = tuple(_tag(tag).field() for tag in tags)
     options = planner.Options(
         max_hole=wire.max_hole if model.max_hole is None else model.max_hole,
         max_registers=wire.max_registers if model.max_registers is None else model.max_registers,
@@ -168,7 +169,7 @@ def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Seq
     )
     wanted = [
         planner.Wanted(
-            column=column, table=_tag(tag).at.table, start=one.start, count=one.count, group=_tag(tag).atomic
+            column=column, table=_tag(tag).at.table, start=one.first, count=one.extent, group=_tag(tag).atomic
         )
         for column, (tag, one) in enumerate(zip(tags, fields, strict=True))
     ]
@@ -186,35 +187,21 @@ def _sum(costs: Iterable[planner.Cost]) -> planner.Cost:
     return planner.Cost(*(sum(column) for column in zip(*costs, strict=True)))
 
 
-def _field(tag: ModbusTag) -> field.Field:
-    return field.Field(
-        type=field.DataType(tag.type_name),
-        start=tag.at.offset,
-        length=tag.count if tag.type_name == "string" else 1,
-        bit=tag.bit,
-        order=field.ORDERS[tag.order],
-        scale=tag.scale,
-        invalid=tuple(tag.invalid),
-        low=None if tag.range is None else tag.range[0],
-        high=None if tag.range is None else tag.range[1],
-    )
-
-
 class _Decoders:
     """Equal blocks of equal devices share one compiled function."""
 
     def __init__(self) -> None:
-        self._known: dict[codec.BlockKey, codec.Decoder] = {}
+        self._known: dict[decode.BlockKey, decode.Decoder] = {}
 
     def of(self, fields: tuple[field.Field, ...]) -> CompileDecode:
         """What compiles the blocks of one scan."""
 
         def compile_decode(block: Block) -> tuple[Decode, tuple[int, ...]]:
             own = tuple(fields[column] for column in block.columns)
-            decode = codec.compile_block(
+            decoder = decode.compile_block(
                 own, table=block.table, start=block.start, count=block.count, cache=self._known
             )
-            return decode, tuple(place for place, one in enumerate(own) if _is_plain_single(one))
+            return decoder, tuple(place for place, one in enumerate(own) if _is_plain_single(one))
 
         return compile_decode
 
@@ -258,8 +245,8 @@ def _write_problems(device: DeviceSpec) -> Iterable[Problem]:
         if tag.write is None:
             continue
         path = (*spec.path, "write")
-        if tag.bit is not None and model.bit_write == "refuse":
-            found = f"write for bit {tag.bit} of {tag.at}"
+        if tag.is_part and model.bit_write == "refuse":
+            found = f"write for {tag.part_text} of {tag.at}"
             yield Problem(path, found, "bit_write: mask (FC 22) or rmw at the device, or no write")
         function = tag.write.function or model.write_function
         if tag.write.function is None and function == "single" and tag.count > 1:
@@ -288,7 +275,7 @@ def _writes(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
                 encode=_encoder(one, low=tag.write.min, high=tag.write.max),
                 decode=_single_decoder(one, table),
                 function=_FUNCTIONS[tag.write.function or model.write_function],
-                bit=None if one.bit is None else codec.wire_bit(one),
+                mask=encode.wire_mask(one),
                 bit_write=_BIT_WRITES[model.bit_write],
                 verify_within_ns=tag.write.within_ns if tag.write.verify == "readback" else 0,
             ),
@@ -296,15 +283,9 @@ def _writes(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
 
 
 def _encoder(one: field.Field, *, low: float | None, high: float | None) -> Callable[[Value], bytes]:
-    def encode(value: Value) -> bytes:
-        if one.bit is None:
-            return codec.encode(one, value, low=low, high=high)
-        _and_mask, or_mask = codec.masks(one, value)
-        return b"\x01" if or_mask else b"\x00"
-
-    return encode
+    return lambda value: encode.encode(one, value, low=low, high=high)
 
 
 def _single_decoder(one: field.Field, table: Table) -> Callable[[bytes], Value]:
-    decode = codec.compile_block([one], table=table, start=one.start, count=one.count)
-    return lambda data: decode(data)[0][0]
+    decoder = decode.compile_block([one], table=table, start=one.start, count=one.count)
+    return lambda data: decoder(data)[0][0]

@@ -36,9 +36,9 @@ class WriteFunction(enum.Enum):
 
 
 class BitWrite(enum.Enum):
-    """How one bit of a register is written."""
+    """How a part of a register is written: a bit, some bits, or one byte."""
 
-    MASK = "mask"  # function 22: the device changes the bit itself
+    MASK = "mask"  # function 22: the device changes the bits itself
     READ_MODIFY_WRITE = "rmw"  # read, change, write: another writer in between is overwritten
     REFUSE = "refuse"
 
@@ -60,20 +60,18 @@ class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
     unit: int
     table: Table
     start: int
-    count: int  # registers; 1 for a coil
-    encode: Callable[
-        [Value], bytes
-    ]  # registers in wire order; one byte 0 or 1 for coils and bits; ValueError
+    count: int  # registers or coils
+    encode: Callable[[Value], bytes]  # registers in wire order, or coils packed; raises ValueError
     decode: Callable[[bytes], Value]  # of a read answer's data
     function: WriteFunction = WriteFunction.AUTO
-    bit: int | None = None  # of the register as it travels, 0 is the least significant
+    mask: int = 0  # bits of the one register, as it travels, that are the point's; 0: whole registers
     bit_write: BitWrite = BitWrite.REFUSE
     verify_within_ns: int = 0  # 0: no read-back
 
     def steps(self, value: Value) -> Steps:
         """What it takes to write `value`. Raises ValueError with found and expected."""
-        if self.bit is not None and self.bit_write is BitWrite.REFUSE:
-            raise ValueError("found a bit of a register, expected bit_write: mask or rmw at its device")
+        if self.mask and self.bit_write is BitWrite.REFUSE:
+            raise ValueError("found a part of a register, expected bit_write: mask or rmw at its device")
         return Steps(self, self.encode(value))
 
     def read_pdu(self) -> bytes:
@@ -124,7 +122,7 @@ class Steps:
                 outcome, reason = _meaning(event)
                 if outcome is Outcome.UNKNOWN:
                     outcome = Outcome.REJECTED  # only the read is in doubt, nothing was written
-                return _result(command, outcome, f"reading the register before changing its bit: {reason}")
+                return _result(command, outcome, f"reading the register before changing it: {reason}")
             request = self._modified_pdu(event.data)
         event = await ask(self._step(request, deadline_ns))
         if not isinstance(event, Answer):
@@ -137,23 +135,19 @@ class Steps:
     def _write_pdu(self) -> bytes | None:
         target, data = self._target, self._data
         if target.table is Table.COILS:
-            if target.function is WriteFunction.MULTIPLE:
-                return pdu.write_multiple_coils(target.start, (bool(data[0]),))
+            if target.count > 1 or target.function is WriteFunction.MULTIPLE:
+                return pdu.write_multiple_coils(target.start, pdu.unpack_bits(data, target.count))
             return pdu.write_single_coil(target.start, on=bool(data[0]))
-        if target.bit is not None:
+        if target.mask:
             if target.bit_write is BitWrite.READ_MODIFY_WRITE:
                 return None
-            mask = 1 << target.bit
             return pdu.mask_write_register(
-                target.start, and_mask=0xFFFF & ~mask, or_mask=mask if data[0] else 0
+                target.start, and_mask=0xFFFF & ~target.mask, or_mask=int.from_bytes(data, "big")
             )
         return self._register_pdu(data)
 
     def _modified_pdu(self, found: bytes) -> bytes:
-        assert self._target.bit is not None
-        mask = 1 << self._target.bit
-        register = int.from_bytes(found, "big")
-        register = register | mask if self._data[0] else register & ~mask
+        register = int.from_bytes(found, "big") & ~self._target.mask | int.from_bytes(self._data, "big")
         return self._register_pdu(register.to_bytes(2, "big"))
 
     def _register_pdu(self, data: bytes) -> bytes:
@@ -182,9 +176,9 @@ class Steps:
     def _is_as_written(self, found: bytes) -> bool:
         target = self._target
         if target.table is Table.COILS:
-            return bool(found[0] & 1) == bool(self._data[0])
-        if target.bit is not None:
-            return bool(int.from_bytes(found, "big") >> target.bit & 1) == bool(self._data[0])
+            return pdu.unpack_bits(found, target.count) == pdu.unpack_bits(self._data, target.count)
+        if target.mask:
+            return int.from_bytes(found, "big") & target.mask == int.from_bytes(self._data, "big")
         return found == self._data
 
 

@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.core.point import Point, Value
 from gateway.core.quality import Quality, describe, is_bad
+from gateway.translate.payload import label_of
 
 LinkState: TypeAlias = Literal["up", "connecting", "down", "stopped"]
 PlainValue: TypeAlias = bool | int | float | str | None
@@ -242,7 +243,7 @@ def point_view(
     return PointView(
         name=point.name,
         value=plain,
-        text=_label(point, plain),
+        text=label_of(point, plain),
         unit=point.unit,
         quality=describe(quality),
         time=None if time_ns is None else rfc3339(time_ns),
@@ -259,10 +260,3 @@ def _plain(value: Value) -> PlainValue:
     if isinstance(value, float) and not math.isfinite(value):
         return None  # JSON has no word for it
     return value
-
-
-def _label(point: Point, value: PlainValue) -> str | None:
-    for raw, text in point.labels:
-        if value is not None and raw == value:
-            return text
-    return None

@@ -267,4 +267,5 @@ def _point(device: str, name: str, tag: Tag) -> Point:
         deadband_percent=tag.deadband.percent,
         priority=tag.lane(),
         labels=tuple(tag.labels.items()),
+        flags=tuple(tag.flags.items()),
     )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 from pydantic import (
@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gateway.config.scalars import shown
+from gateway.config.scalars import one_of, shown
 from gateway.config.values import NAME, Deadband, Duration, Host, HostPort, Percent, Size, Text, fault
 from gateway.core.errors import Problem
 from gateway.core.point import Priority, ValueType
@@ -129,6 +129,46 @@ class ScanSection(Model):
     )
 
 
+class OutOfRange(NamedTuple):
+    """What values under and over the range are."""
+
+    below: str
+    above: str
+
+
+_BEYOND: Final = ("uncertain", "good", "bad")
+
+
+def _out_of_range(value: object) -> OutOfRange:
+    if isinstance(value, OutOfRange):
+        return value
+    if isinstance(value, str) and value in _BEYOND:
+        return OutOfRange(value, value)
+    if isinstance(value, dict) and value and set(value) <= {"below", "above"}:
+        below, above = value.get("below", "uncertain"), value.get("above", "uncertain")
+        if below in _BEYOND and above in _BEYOND:
+            return OutOfRange(below, above)
+    raise fault(shown(value), f"{one_of(_BEYOND)}, or {{below: …, above: …}}")
+
+
+OutOfRangeField = Annotated[
+    OutOfRange,
+    PlainValidator(_out_of_range),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(_BEYOND)},
+                {
+                    "type": "object",
+                    "properties": {"below": {"enum": list(_BEYOND)}, "above": {"enum": list(_BEYOND)}},
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
+
+
 class Demote(Model):
     """When a device counts as gone."""
 
@@ -226,6 +266,15 @@ class Tag(Model):
     labels: dict[int, Annotated[str, Field(max_length=128)]] = Field(
         default_factory=dict, alias="enum", description='Texts of values: `{0: "off", 1: auto}`.'
     )
+    flags: dict[Annotated[int, Field(ge=0, le=63)], Annotated[str, Field(max_length=128)]] = Field(
+        default_factory=dict, description="Texts of single bits of a whole number: `{0: overload}`."
+    )
+    out_of_range: OutOfRangeField = Field(
+        "uncertain",
+        validate_default=True,
+        description="What a value outside `range` is: uncertain, good or bad (then no value is shown); "
+        "or `{below: good, above: bad}`.",
+    )
     write: Write | None = Field(None, description="Makes the tag writable; without it the tag is read-only.")
 
     def value_type(self) -> ValueType:
@@ -246,6 +295,12 @@ class Tag(Model):
         for key in ("range", "deadband"):
             if key in self.model_fields_set and not is_number:
                 yield Problem((key,), f"{key} of a {value_type.value}", f"no {key}, as only numbers have one")
+        if "out_of_range" in self.model_fields_set and self.range is None:
+            yield Problem(("out_of_range",), "out_of_range without range", "range: [low, high] beside it")
+        if self.flags and value_type is not ValueType.INT:
+            yield Problem(("flags",), f"flags of a {value_type.value}", "whole numbers without scale")
+        if self.flags and self.labels:
+            yield Problem(("flags",), "flags and enum", "one of them")
         if self.labels and value_type not in {ValueType.INT, ValueType.BOOL}:
             yield Problem(("enum",), f"enum of a {value_type.value}", "whole numbers without scale, or bool")
         if self.write is not None:

@@ -89,7 +89,7 @@ def near(word: str, known: Iterable[str]) -> str | None:
     return close[0] if close else None
 
 
-def one_of(names: Iterable[str], limit: int = 24) -> str:
+def one_of(names: Iterable[str], limit: int = 32) -> str:
     """`a, b or c`, cut where the list is long; `nothing, as there is none` where it is empty."""
     listed = list(names)
     if not listed:

@@ -43,6 +43,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     deadband_percent: float = 0.0  # of (high - low)
     priority: Priority = Priority.NORMAL
     labels: tuple[tuple[int, str], ...] = ()  # enum texts, raw value → text, applied at send
+    flags: tuple[tuple[int, str], ...] = ()  # texts of single bits, bit → text, applied at send
 
     @property
     def name(self) -> str:

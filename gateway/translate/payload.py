@@ -89,7 +89,14 @@ def honest(value: Value, quality: Quality) -> tuple[Value, Quality]:
 
 
 def label_of(point: Point, value: Value) -> str | None:
-    """The text that the map declares for an enumerated value; None where it declares none."""
+    """The text that the map declares for an enumerated value; None where it declares none.
+
+    Of flags the texts of all bits that are set, joined by ", "; a bit without a text is `bit 5`.
+    """
+    if point.flags and isinstance(value, int):
+        texts = dict(point.flags)
+        bits = [bit for bit in range(value.bit_length()) if value >> bit & 1]
+        return ", ".join(texts.get(bit, f"bit {bit}") for bit in bits)
     if isinstance(value, int):
         for raw, text in point.labels:
             if raw == value:

@@ -125,7 +125,7 @@ class DevicePlan:
                 said[name] = {point.tag: point.unit for point in rows.points if point.unit}
             elif source is Source.LABEL:
                 labels = zip(rows.points, rows.column(source), strict=True)
-                said[name] = {point.tag: label for point, label in labels if point.labels}
+                said[name] = {point.tag: label for point, label in labels if point.labels or point.flags}
             elif source is Source.TIME or source is Source.TIME_ORIGIN:
                 column = rows.column(source)
                 once = all(one == column[0] for one in column)

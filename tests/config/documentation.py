@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from drivers.modbus.config import ModbusDevice, ModbusLink, ModbusTag, ModbusWrite, Reconnect
+from drivers.modbus.config import ModbusDevice, ModbusLink, Reconnect
+from drivers.modbus.tag import ModbusTag, ModbusWrite
 from gateway.config.models import (
     Buffer,
     CommandPolicy,

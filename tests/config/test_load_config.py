@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from drivers.modbus.config import ModbusDevice, ModbusTag
+from drivers.modbus.config import ModbusDevice
+from drivers.modbus.tag import ModbusTag
 from gateway.config.load import ConfigErrors, Report, check, load
 from gateway.config.site import CONTINUOUS, Site
 from gateway.core.errors import Problem

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from drivers.modbus.address import Address
-from drivers.modbus.config import TYPES, ModbusDevice, ModbusLink, ModbusTag, Span, TypeName
-from drivers.modbus.field import ORDERS, DataType, Field, Scale
+from drivers.modbus.config import ModbusDevice, ModbusLink, Span
+from drivers.modbus.field import ORDERS, DataType, Field
+from drivers.modbus.scale import Scale
+from drivers.modbus.tag import TYPES, ModbusTag, TypeName
 from drivers.modbus.wire.pdu import Table
 from gateway.core.point import ValueType
 
@@ -36,6 +38,8 @@ def test_size_and_value_type_are_those_of_the_codec(name: str) -> None:
     field: dict[str, Any] = {"type": DataType(name), "start": 0}
     if name == "string":
         keys["length"], field["length"] = 7, 4
+    if name == "bits":
+        keys["length"] = field["length"] = 20
     if name == "bool":
         keys["bit"] = field["bit"] = 3
     one = tag(**keys)

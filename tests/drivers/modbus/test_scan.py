@@ -7,7 +7,7 @@ import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus.codec import compile_block
+from drivers.modbus.decode import compile_block
 from drivers.modbus.device import Demotion, Device, ReadJob, Scan
 from drivers.modbus.field import DataType, Field
 from drivers.modbus.planner import PROBE_INTERVAL_NS, Block, Options, Wanted, make_plan

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from drivers.modbus.codec import compile_block, encode
+from drivers.modbus.decode import compile_block
+from drivers.modbus.encode import encode
 from drivers.modbus.field import ORDERS, DataType, Field
 from drivers.modbus.wire import mbap, pdu
 from drivers.modbus.wire.client import Answer, ClientSession, Event, Refused

@@ -124,7 +124,7 @@ def test_a_bit_whose_device_allows_neither_way_is_refused_whatever_the_configura
         count=1,
         encode=lambda _value: b"\x01",
         decode=lambda data: data,
-        bit=3,
+        mask=8,
     )
     with pytest.raises(ValueError, match="expected bit_write: mask or rmw"):
         target.steps(True)
@@ -317,7 +317,7 @@ def test_a_read_that_fails_before_a_bit_is_changed_rejects_and_writes_nothing() 
         plc.silent = {1}
         result = await rig.command("d/t", True)
         assert result.outcome.value == "rejected"
-        assert result.reason == "reading the register before changing its bit: sent, no answer in time"
+        assert result.reason == "reading the register before changing it: sent, no answer in time"
         assert plc.requests(6, 16) == []
 
     driven(SITE % ("", "1s", "bit_write: rmw,", "t: {at: 'hr:0', bit: 1, write: {}}"), script, plc=plc)
