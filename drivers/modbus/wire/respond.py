@@ -116,12 +116,9 @@ class Responder:
         handler = self._handlers.get(pdu[0])
         return exception_response(pdu[0], 1) if handler is None else handler(unit, pdu)
 
-    def broadcast(self, pdu: bytes) -> bool:
-        """Carry out a write for every unit; nobody answers. Whether it was one and none refused it."""
-        if pdu[0] not in _BROADCAST:
-            return False
-        answers = [self.answer(unit, pdu) for unit in range(1, 248) if self.model.has_unit(unit)]
-        return all(isinstance(answer, Open) or (answer or b"\x80")[0] < 0x80 for answer in answers)
+    def may_broadcast(self, pdu: bytes) -> bool:
+        """Whether a request only writes, and so may go to all units at once."""
+        return pdu[0] in _BROADCAST
 
     # Reads
 
