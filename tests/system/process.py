@@ -8,14 +8,13 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -32,10 +31,9 @@ from drivers.modbus.wire.server import ServerSession
 from gateway.aio.clock import SystemClock
 from gateway.aio.endpoint import Backoff, Endpoint
 from gateway.aio.tcp import TcpOpener
-from gateway.app.rules import LANES
 from gateway.core.batch import Batch
 from gateway.disk.filesystem import RealFileSystem
-from gateway.journal.journal import Journal, Writing
+from gateway.journal.inspection import journal_directory, look
 from gateway.uplink.mqtt.wire.events import Connected, Event, Message
 from gateway.uplink.mqtt.wire.packets import Subscription
 from gateway.uplink.mqtt.wire.session import ClientSession
@@ -552,9 +550,16 @@ class Gateway:
     """`python -m gateway.app.cli run DIR --state DIR` in a folder of its own; each run has its own log."""
 
     def __init__(
-        self, folder: Path, config: dict[str, Any] | None = None, *, env: dict[str, str] | None = None
+        self,
+        folder: Path,
+        config: dict[str, Any] | None = None,
+        *,
+        env: dict[str, str] | None = None,
+        program: Sequence[str] = ("-m", "gateway.app.cli"),
     ) -> None:
+        """`program`: what Python is told to run with `run DIR --state DIR`."""
         self.folder: Final = folder
+        self._program = tuple(program)
         self.config_dir: Final = folder / "config"
         self.state: Final = folder / "state"
         self._env = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
@@ -572,7 +577,7 @@ class Gateway:
     def launch(self, *before: str) -> None:
         """Start it and do not wait; `before` are words in front of the command."""
         self.runs += 1
-        command = [*before, sys.executable, "-m", "gateway.app.cli", "run", str(self.config_dir)]
+        command = [*before, sys.executable, *self._program, "run", str(self.config_dir)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [*command, "--state", str(self.state)],
@@ -706,28 +711,15 @@ class Stored(NamedTuple):
     batch: Batch
 
 
-def dump_journal(state: Path, scratch: Path) -> list[Stored]:
-    """Every committed record, read from a copy: opening a journal begins a new epoch."""
-    if scratch.exists():
-        shutil.rmtree(scratch)
-    shutil.copytree(state / "journal", scratch)  # a few megabytes
-    clock = SystemClock()
-    journal = Journal(
-        scratch, filesystem=RealFileSystem(), lanes=LANES, config_version="dump",
-        notify=lambda call, *rest: call(*rest), clock=clock, writing=Writing.CALLER,
-    )  # fmt: skip
-    journal.open()
+def dump_journal(state: Path) -> list[Stored]:
+    """Every whole record of a journal, by (epoch, seq). Nothing in it changes; damage fails."""
+    filesystem = RealFileSystem()
     found: list[Stored] = []
-    for lane in LANES:
-        reader = journal.reader(lane, (0, 0))
-        while True:
-            records = reader.read()
-            found += [Stored(*record.position, record.stream, record.batch) for record in records]
-            if not records and reader.is_at_end:
-                break
-        reader.close()
-    assert not journal.stats().quarantined_ranges, journal.stats().quarantined
-    journal.close()
+    for view in look(journal_directory(state), filesystem):
+        found += [
+            Stored(*record.position, record.stream, record.batch) for record in view.records(filesystem)
+        ]
+        assert not view.damage, view.damage
     return sorted(found, key=lambda record: record[:2])
 
 
