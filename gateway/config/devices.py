@@ -12,6 +12,7 @@ from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import Kinds
 from gateway.config.links import Links
 from gateway.config.models import Device, Tag
+from gateway.config.repeat import expand_tags
 from gateway.config.scalars import choice, did_you_mean, shown
 from gateway.config.site import DeviceSpec, ScanClass, TagSpec
 from gateway.config.tree import Key, Mapping, Node, Place, is_null, merged, plain, without
@@ -42,6 +43,7 @@ class Devices:
         templates = _mapping(root.items.get("templates"))
         for name, node in templates.items.items():
             if isinstance(node, Mapping):
+                self._expand(node)
                 self._template(str(name), templates.places[name], node)
             else:
                 faults.add(
@@ -111,7 +113,14 @@ class Devices:
             self._faults.add((child.place, shown(plain(child)), f"a mapping of {key}"))
         return _mapping(child)
 
+    def _expand(self, node: Mapping) -> None:
+        found = expand_tags(node)
+        for fault in found:
+            self._faults.add(fault)
+        self._has_all_tags &= not found
+
     def _device(self, name: str, place: Place, node: Mapping) -> None:
+        self._expand(node)
         template = self._template_of(node)
         own = without(node, *MERGED_KEYS)
         if template is not None:

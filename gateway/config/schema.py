@@ -24,11 +24,13 @@ from gateway.config.models import (
     Publish,
     ScanSection,
 )
+from gateway.config.repeat import REPEAT_SCHEMA
 from gateway.config.values import DURATION_SCHEMA, NAME
 
 Schema = dict[str, Any]
 DIALECT: Final = GenerateJsonSchema.schema_dialect  # https://json-schema.org/draft/2020-12/schema
 _NAME_PATTERN: Final = r"^[^\s/+#{}]{1,128}$"  # wider than NAME: what \w means differs between editors
+_TAG_NAME_PATTERN: Final = r"^([^\s/+#{}]|\{n\}){1,128}$"
 _REFERENCE: Final = "#/$defs/"
 
 
@@ -46,6 +48,8 @@ def schema(kinds: Kinds) -> Schema:
     definitions: Schema = {name: _tidy(one) for name, one in generated["$defs"].items()}
     for name in _reachable(definitions, [_ref(model) for model in named["device"] + named["tag"]]):
         _loosen(definitions[name])
+    for model in named["tag"]:
+        definitions[model.__name__]["properties"]["repeat"] = REPEAT_SCHEMA
     definitions["scan"] = {"anyOf": [dict(DURATION_SCHEMA), {"const": "continuous"}, _ref(ScanSection)]}
     definitions["template"] = {
         "anyOf": [_device(definitions, models.device, models.tag, ()) for models in _drivers(kinds)]
@@ -128,7 +132,7 @@ def _device(definitions: Schema, device: type[Model], tag: type[Model], keys: tu
         "tags": {
             "description": "Tags by name; null removes a tag of the template.",
             "type": ["object", "null"],
-            "propertyNames": {"pattern": _NAME_PATTERN},
+            "propertyNames": {"pattern": _TAG_NAME_PATTERN},
             "additionalProperties": {"anyOf": [reference, {"type": "null"}]},
         },
     }
