@@ -405,7 +405,7 @@ def test_listen_only_mode_ends_by_a_restart_alone() -> None:
     assert ask(server, "03 0000 0001", unit=2) != "", "the other unit answers"
     assert ask(server, "08 0001 0001") == ""
     assert ask(server, "08 0001 0000") == "", "the restart that ends it is not answered"
-    assert ask(server, "03 0000 0001") == "03 02 00 00"
+    assert ask(server, "03 0000 0001") == "03 02 BE EF"
     log = ask(server, "0C").split()[8:]
     assert log[:6] == ["80", "40", "80", "00", "60", "A0"]
     assert log[-2:] == ["40", "80"]
