@@ -15,6 +15,7 @@ from drivers.modbus.wire import mbap
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG, response_head
 from drivers.modbus.wire.pdu_answer import fault_of
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
+from gateway.core.frames import FrameLog
 from gateway.core.session import Address
 
 IN_FLIGHT_MAX: Final = 16  # NumberMaxOfClientTransaction, §4.4.1.2: "from 1 to 16"
@@ -93,6 +94,18 @@ class Counters(msgspec.Struct):
     echoes: int = 0  # of what was sent, taken back off the line
     collisions: int = 0  # an echo that was not what was sent
     broadcasts: int = 0
+    # How long at least one request was under way: utilisation of the wire
+    busy_ns: int = 0  # until the last rest
+    busy_since_ns: int = 0  # 0 while nothing is under way
+
+    def busy_until(self, now_ns: int) -> int:
+        """`busy_ns` with what is under way now."""
+        return self.busy_ns + (now_ns - self.busy_since_ns if self.busy_since_ns else 0)
+
+    def rest(self, now_ns: int) -> None:
+        """Nothing is under way any more."""
+        self.busy_ns = self.busy_until(now_ns)
+        self.busy_since_ns = 0
 
 
 class Expected(NamedTuple):
@@ -142,6 +155,7 @@ class ClientSession:
         if not 1 <= max_in_flight <= IN_FLIGHT_MAX:
             raise LocalProtocolError(f"max_in_flight: found {max_in_flight}, expected 1..{IN_FLIGHT_MAX}")
         self.counters: Final = Counters()
+        self.frames: FrameLog | None = None  # set while somebody looks at the wire
         self._max_in_flight: Final = max_in_flight
         self._transaction = first_transaction % _TRANSACTION_COUNT
         self._framer = mbap.Framer()
@@ -171,7 +185,12 @@ class ClientSession:
         self._transaction = (transaction + 1) % _TRANSACTION_COUNT
         self._pending[transaction] = _Pending(token, now_ns + timeout_ns, expected)
         self._out.append(mbap.encode(transaction, unit, pdu))
-        self.counters.requests += 1
+        counters = self.counters
+        counters.requests += 1
+        if not counters.busy_since_ns:
+            counters.busy_since_ns = now_ns
+        if self.frames is not None:
+            self.frames.add(now_ns, "sent", unit, pdu, None, "")
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Event]:  # noqa: ARG002
         """Match answers to requests. `source` is not used: the connection says who answers.
@@ -199,12 +218,13 @@ class ClientSession:
         """Nothing depends on it."""
         return []
 
-    def lost(self, now_ns: int) -> list[Event]:  # noqa: ARG002
+    def lost(self, now_ns: int) -> list[Event]:
         """Fail everything under way, and be ready for a new connection."""
         unsent = self._unsent()
         events, self._withheld = self._withheld, []
         events += [Lost(request.token, number not in unsent) for number, request in self._pending.items()]
         self._pending.clear()
+        self.counters.rest(now_ns)
         self._quarantine.clear()
         self._out = []
         self._framer = mbap.Framer()
@@ -222,8 +242,13 @@ class ClientSession:
         unsent = self._unsent()
         events: list[Event] = []
         for number in due:
-            events.append(TimedOut(self._pending.pop(number).token, number not in unsent))
+            token, _, expected = self._pending.pop(number)
+            events.append(TimedOut(token, number not in unsent))
             self._forget(number)
+            if self.frames is not None:
+                self.frames.add(now_ns, "fault", expected.unit, expected.request, None, "no answer in time")
+        if not self._pending:
+            self.counters.rest(now_ns)
         self.counters.timeouts += len(due)
         if unsent:
             self._out = [frame for frame in self._out if _transaction_of(frame) not in due]
@@ -236,11 +261,18 @@ class ClientSession:
             request = self._pending.pop(number, None)
             if request is None:
                 counters.late += 1
+                if self.frames is not None:
+                    self.frames.add(now_ns, "received", unit, pdu, b"", "too late, or never asked for")
                 continue
             event = request.expected.judge(request.token, unit, pdu, now_ns, counters)
             if event.__class__ is Mismatched:
                 self._forget(number)
             events.append(event)
+            if self.frames is not None:
+                note = "" if event.__class__ is not Mismatched else "does not fit the request"
+                self.frames.add(now_ns, "received", unit, pdu, request.expected.request, note)
+        if not self._pending and counters.busy_since_ns:
+            counters.rest(now_ns)
         return events
 
     def _forget(self, number: int) -> None:

@@ -19,8 +19,10 @@ from drivers.modbus.wire.client import (
     Refused,
     TimedOut,
 )
+from drivers.modbus.wire.describe import frame_words
 from drivers.modbus.wire.pdu import Table
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
+from gateway.core.frames import AT_ONCE_MAX, FRAMES_MAX, WATCH_MAX_NS, FrameLog
 from gateway.core.session import Session
 
 # modbus-part1.pcap of ITI/ICS-Security-Tools (Creative Commons Attribution 4.0): frame numbers, TCP payloads.
@@ -276,3 +278,60 @@ def _events_of(chunks: list[bytes]) -> list[Event]:
     except RemoteProtocolError:
         pass
     return events + session.lost(1)
+
+
+def test_the_wire_is_busy_while_something_is_under_way() -> None:
+    session = ClientSession(max_in_flight=2)
+    counters = session.counters
+    assert counters.busy_until(5 * MS) == 0
+    session.request(10, READ_TWO, token=0, timeout_ns=100 * MS, now_ns=10 * MS)
+    session.request(10, READ_TWO, token=1, timeout_ns=50 * MS, now_ns=12 * MS)
+    assert counters.busy_until(14 * MS) == 4 * MS
+    session.to_send(14 * MS)
+    session.receive(answer_to(1, "03 04 0000 0000"), 15 * MS)
+    session.on_deadline(62 * MS)
+    assert counters.busy_until(90 * MS) == counters.busy_ns == 52 * MS
+    session.request(10, READ_TWO, token=2, timeout_ns=50 * MS, now_ns=100 * MS)
+    session.lost(101 * MS)
+    assert counters.busy_until(200 * MS) == 53 * MS
+
+
+def test_frames_are_noted_while_somebody_looks() -> None:
+    session = ClientSession()
+    log = session.frames = FrameLog(frame_words)
+    session.request(10, READ_TWO, token=0, timeout_ns=MS, now_ns=1)
+    session.receive(answer_to(1, "03 04 0000 0000"), 2)
+    assert log.read(0) == ([], 0), "nobody asked yet"
+    log.watch(3, 100 * MS)
+    session.request(10, READ_TWO, token=0, timeout_ns=MS, now_ns=4)
+    session.receive(answer_to(2, "03 04 0001 0002"), 5)
+    session.request(10, READ_TWO, token=0, timeout_ns=MS, now_ns=6)
+    session.on_deadline(2 * MS)
+    session.receive(answer_to(3, "03 04 0001 0002"), 3 * MS)
+    session.request(10, READ_TWO, token=0, timeout_ns=MS, now_ns=4 * MS)
+    session.receive(answer_to(4, "03 02 0001"), 5 * MS)
+    frames, missed = log.read(0)
+    assert missed == 0
+    assert [(frame.number, frame.way, frame.text) for frame in frames] == [
+        (1, "sent", "unit 10 read holding registers 5..6"),
+        (2, "received", "unit 10: 2 registers 0001 0002"),
+        (3, "sent", "unit 10 read holding registers 5..6"),
+        (4, "fault", "unit 10 read holding registers 5..6: no answer in time"),
+        (5, "received", "unit 10: 2 registers 0001 0002 (too late, or never asked for)"),
+        (6, "sent", "unit 10 read holding registers 5..6"),
+        (7, "received", "unit 10: read holding registers, but malformed: 02 00 01 (does not fit the request)"),
+    ]
+    assert [frame.number for frame in log.read(5)[0]] == [6, 7]
+    assert frames[1].hex == "0a 030400010002"
+    session.request(10, READ_TWO, token=0, timeout_ns=MS, now_ns=101 * MS)
+    assert len(log.read(0)[0]) == 7, "its time is over"
+
+
+def test_frames_forgotten_are_counted() -> None:
+    log = FrameLog(frame_words)
+    log.watch(0, 10**18)
+    for number in range(FRAMES_MAX + 20):
+        log.add(number, "sent", 1, READ_TWO, None, "")
+    frames, missed = log.read(5)
+    assert (missed, frames[0].number, len(frames)) == (15, 21, AT_ONCE_MAX)
+    assert log.until_ns == WATCH_MAX_NS
