@@ -191,8 +191,11 @@ class LineServer:
 
     def _carry_out(self, state: UnitState, pdu: bytes, reply: Reply | None) -> None:
         """What a diagnostic changes, once it was answered and counted."""
-        what = pdu[1] << 8 | pdu[2] if len(pdu) == ADDRESS_AND_WORD.size else -1
-        if (isinstance(reply, bytes) and reply[0] & EXCEPTION_FLAG) or not _is_data_legal(what, *pdu[3:5]):
+        is_refused = isinstance(reply, bytes) and reply[0] & EXCEPTION_FLAG
+        if is_refused or len(pdu) != ADDRESS_AND_WORD.size:
+            return
+        what = pdu[1] << 8 | pdu[2]
+        if not _is_data_legal(what, pdu[3], pdu[4]):
             return
         if what == Diagnostic.RESTART_COMMUNICATIONS_OPTION:
             state.clear(messages=self.messages, damaged=self.damaged_frames, overruns=self.overruns)

@@ -312,6 +312,7 @@ def test_frames_are_noted_while_somebody_looks() -> None:
     session.receive(answer_to(4, "03 02 0001"), 5 * MS)
     frames, missed = log.read(0)
     assert missed == 0
+    malformed = "read holding registers, but malformed: 02 00 01"
     assert [(frame.number, frame.way, frame.text) for frame in frames] == [
         (1, "sent", "unit 10 read holding registers 5..6"),
         (2, "received", "unit 10: 2 registers 0001 0002"),
@@ -319,7 +320,7 @@ def test_frames_are_noted_while_somebody_looks() -> None:
         (4, "fault", "unit 10 read holding registers 5..6: no answer in time"),
         (5, "received", "unit 10: 2 registers 0001 0002 (too late, or never asked for)"),
         (6, "sent", "unit 10 read holding registers 5..6"),
-        (7, "received", "unit 10: read holding registers, but malformed: 02 00 01 (does not fit the request)"),
+        (7, "received", f"unit 10: {malformed} (does not fit the request)"),
     ]
     assert [frame.number for frame in log.read(5)[0]] == [6, 7]
     assert frames[1].hex == "0a 030400010002"

@@ -331,6 +331,8 @@ def line() -> tuple[Memory, LineServer]:
 def test_queries_are_looped_back() -> None:
     _, server = line()
     assert ask(server, "08 0000 A537") == "08 00 00 A5 37"  # clause 6.8.2
+    assert ask(server, "08 0000") == "08 00 00"
+    assert server.answer(0, bytes.fromhex("08 0000")) is None
     assert ask(server, "08 0000 A537 0102") == "08 00 00 A5 37 01 02"
 
 
