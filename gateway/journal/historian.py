@@ -179,7 +179,7 @@ class Historian:
         """Feed what one lane has of the spans to the tracks."""
         parts = spanning(known, spans.from_ns, spans.to_ns)
         own: dict[str, Track] = {}
-        epoch = _epoch_at(runs, spans.from_ns)
+        epoch = _first_epoch(runs, spans.from_ns)
         for sample in (yield from self._look_back(scan, known, parts, spans.from_ns, epoch, names)):
             track = tracks.setdefault(sample.point.name, Track(spans, sample.point))
             own[sample.point.name] = track
@@ -210,7 +210,7 @@ class Historian:
         epoch: int | None,
         names: set[str],
     ) -> Generator[None, None, list[Sample]]:
-        """What each point said last before the first part, in the run that is going on there."""
+        """What each point said last before the first part, in runs that went on beyond `from_ns`."""
         found: dict[str, Sample] = {}
         settled: set[str] = set()  # what our own clock dated: nothing before it can hold any more
         if epoch is None:
@@ -229,12 +229,13 @@ class Historian:
                     last.clear()  # what was lost may have been later
                     is_whole = False
                 else:
-                    own |= _hold(last, (sample for sample in item if sample.key[0] == epoch))
+                    own |= _hold(last, (sample for sample in item if sample.key[0] >= epoch))
             if scan.end(from_ns) is not None:
                 last.clear()
                 is_whole = False
             for name, sample in last.items():
-                if name not in found or (name not in settled and found[name].time_ns < sample.time_ns):
+                known_one = found.get(name)
+                if known_one is None or (name not in settled and _is_late(sample, known_one)):
                     found[name] = sample
             settled |= own
             if not is_whole or part.chunk.after[0] < epoch or scan.bytes_read >= limit:
@@ -325,10 +326,9 @@ def _around(known: Known, from_ns: int, to_ns: int) -> list[tuple[Segment, Place
     return list({part.segment.index: (part.segment, part.places) for part in own}.values())
 
 
-def _epoch_at(runs: Mapping[int, Run], time_ns: int) -> int | None:
-    """The run that went on then; None where the gateway was off."""
-    last = next((run for run in reversed(list(runs.values())) if run.first_ns <= time_ns), None)
-    return None if last is None or last.last_ns < time_ns else last.epoch
+def _first_epoch(runs: Mapping[int, Run], time_ns: int) -> int | None:
+    """The first run that went on after `time_ns`: what was said in those before holds no more."""
+    return next((run.epoch for run in runs.values() if run.last_ns > time_ns), None)
 
 
 def _hold(last: dict[str, Sample], samples: Iterable[Sample]) -> set[str]:
@@ -337,11 +337,15 @@ def _hold(last: dict[str, Sample], samples: Iterable[Sample]) -> set[str]:
     for sample in samples:
         name = sample.point.name
         held = last.get(name)
-        if held is None or not is_late(held, sample):
+        if held is None or not _is_late(held, sample):
             last[name] = sample
         if not sample.is_device_time:
             own.add(name)
     return own
+
+
+def _is_late(held: Sample, sample: Sample) -> bool:
+    return held.key[0] == sample.key[0] and is_late(held, sample)
 
 
 def _last_sign(sample: Sample, runs: Mapping[int, Run]) -> int:
