@@ -21,8 +21,11 @@ from gateway.disk.writer import Group, Notify, State
 from gateway.journal.codec import Layouts
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.epochs import EpochFile
+from gateway.journal.historian import Historian
 from gateway.journal.lane import Lane, LaneRecovery
+from gateway.journal.lane_scan import HistoryLane
 from gateway.journal.reader import Reader
+from gateway.journal.retention import Retention
 from gateway.journal.settings import JournalSettings
 from gateway.journal.stats import JournalStats, lane_stats
 
@@ -78,7 +81,10 @@ class Journal:
         boot_id: str | None = None,
         first_epoch: int = 1,
         writing: Writing = Writing.THREAD,
+        history_keep_ns: int = 0,
+        history_max_bytes: int = 0,
     ) -> None:
+        """With `history_keep_ns` what was delivered stays so long, `history_max_bytes` in all."""
         self.epoch = 0
         self._directory = directory
         self._filesystem = filesystem
@@ -105,6 +111,15 @@ class Journal:
         self._each_lane = tuple(self._lanes.values())
         for lane in self._each_lane:
             lane.log.writer.on_failure = on_failure
+        self.retention: Retention | None = None
+        if history_keep_ns:
+            self.retention = Retention(
+                keep_ns=history_keep_ns,
+                max_bytes=history_max_bytes,
+                segment_bytes=(settings or JournalSettings()).segment_bytes,
+                free_bytes=self._free_bytes,
+            )
+            self.retention.attach(self._each_lane)
         self._quarantine_lock = threading.Lock()
         self._quarantine_known: set[tuple[str, str, int]] = set()
         self._quarantined: deque[Damage] = deque(maxlen=QUARANTINE_LISTED_MAX)
@@ -255,6 +270,14 @@ class Journal:
             places=lane.places,
         )
 
+    def historian(self) -> Historian:
+        """Answers about the past, for one worker thread."""
+        return Historian(
+            [HistoryLane(lane.priority.name.lower(), lane.log, lane.places) for lane in self._each_lane],
+            filesystem=self._filesystem,
+            report=self._report,
+        )
+
     # Care.
 
     def maintain(self) -> None:
@@ -262,6 +285,8 @@ class Journal:
         for lane in self._each_lane:
             if lane.log.writer.failure is None:
                 lane.maintain()
+        if self.retention is not None and self.failure is None:
+            self.retention.enforce()
 
     def flush(self) -> None:
         """Commit what waits without waiting for the interval."""
@@ -296,6 +321,7 @@ class Journal:
             quarantined_bytes=size,
             is_blocked=self.is_blocked(),
             free_bytes=self._free_bytes(),
+            history=None if self.retention is None else self.retention.stats(),
         )
 
     def _free_bytes(self) -> int | None:

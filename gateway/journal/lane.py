@@ -18,7 +18,7 @@ from gateway.disk.log import Log
 from gateway.disk.record import Damage, Entry, Position
 from gateway.disk.recovery import Cut
 from gateway.disk.segment import Segment
-from gateway.disk.writer import Group, Notify
+from gateway.disk.writer import Group, Notify, State
 from gateway.journal import codec
 from gateway.journal.codec import CursorNote, CursorsNote, EpochNote, Layouts, RecordType, SegmentNote
 from gateway.journal.cursor import Cursor, Full
@@ -436,6 +436,14 @@ class Lane:
         """Running time since it was sealed; None where it does not say."""
         note = segment_note(segment)
         return None if note is None else max(0, self._elapsed_ns() - note.elapsed_ns)
+
+    def size_bytes(self) -> int:
+        """Of all its segments."""
+        return sum(segment.size for segment in self.log.segments())
+
+    def writing(self) -> State:
+        """Whether its disk takes data."""
+        return self.log.writer.state
 
     def _low(self) -> Position:
         return min((cursor.low for cursor in self.cursors.values()), default=self.log.end)

@@ -7,6 +7,7 @@ import msgspec
 from gateway.disk.record import Damage, Position
 from gateway.disk.writer import State
 from gateway.journal.lane import Lane
+from gateway.journal.retention import RetentionStats
 
 
 class CursorStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +54,7 @@ class JournalStats(msgspec.Struct, frozen=True, kw_only=True):
     quarantined_bytes: int
     is_blocked: bool
     free_bytes: int | None  # None where the disk does not say
+    history: RetentionStats | None = None  # None where nothing is kept for it
 
 
 def lane_stats(lane: Lane) -> LaneStats:

@@ -66,7 +66,8 @@ def lived(moves: list[tuple[str, int, object]]) -> Past:
 @settings(max_examples=60, deadline=None)
 @given(
     moves=st.lists(steps, min_size=1, max_size=60),
-    start=st.integers(-3300, 3300), length=st.integers(1, 6000), limit=st.integers(1, 40),
+    start=st.one_of(st.integers(-60, 60), st.integers(-3300, 3300)), length=st.integers(1, 6000),
+    limit=st.integers(1, 10),
 )  # fmt: skip
 def test_every_value_of_a_time_is_told_once_in_the_order_of_recording(
     moves: list[tuple[str, int, object]], start: int, length: int, limit: int
@@ -106,6 +107,21 @@ def test_aggregates_are_those_of_all_intervals_added_up(
             assert row.minimum - 1e-9 <= row.mean <= row.maximum + 1e-9
         else:
             assert row.mean is None
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_pages_of_any_size_put_together_are_the_whole(limit: int) -> None:
+    past = Past()
+    begin = past.clock.wall_ns()
+    for number in range(40):
+        past.put(FAN, (float(number),), streams="ab")
+        past.put(PUMP, (float(number), 0.0))
+        past.wait(S)
+        if number == 20:
+            past.restart(5 * S)
+    rows = past.ask(from_ns=begin, to_ns=begin + 100 * S, limit=limit)
+    assert [row for row in rows if isinstance(row, Sample)] == past.samples
+    assert [row.why for row in rows if isinstance(row, Gap)] == [Why.OFF]
 
 
 def test_a_value_that_does_not_change_holds_while_the_gateway_runs_and_not_a_second_longer() -> None:
