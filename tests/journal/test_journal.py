@@ -328,7 +328,7 @@ def test_a_pause_within_a_boot_ages_but_one_over_a_boot_does_not(boot: str, ever
 
 def test_a_reader_does_not_deliver_what_was_dropped_meanwhile() -> None:
     bench = Bench(FaultyFileSystem())
-    cursor = bench.cursor(max_bytes=5000)
+    cursor = bench.cursor(max_bytes=6500)
     bench.put(60)
     reader = bench.journal.reader(cursor, cursor.low)
     first = numbers(reader.read(1000))
