@@ -11,14 +11,17 @@ from drivers.modbus import decode, encode, field, planner
 from drivers.modbus.config import ModbusDevice, ModbusLink
 from drivers.modbus.device import CompileDecode, Demotion, Device, Scan
 from drivers.modbus.driver import ModbusDriver
+from drivers.modbus.patience import Patience
 from drivers.modbus.planner import Block, Plan
 from drivers.modbus.scan import Decode
 from drivers.modbus.tag import ModbusTag
+from drivers.modbus.vigil import Counter, Heartbeat
 from drivers.modbus.wire.client import ClientSession
 from drivers.modbus.wire.pdu import Table
-from drivers.modbus.write import BitWrite, WriteFunction, WriteTarget
+from drivers.modbus.write import BitWrite, Queue, WriteFunction, WriteTarget
 from gateway.aio.endpoint import Backoff, Endpoint
 from gateway.aio.tcp import TcpOpener
+from gateway.config.scalars import choice
 from gateway.config.site import DeviceSpec, LinkSpec, ScanClass, TagSpec
 from gateway.core.clock import Clock
 from gateway.core.errors import Problem
@@ -71,6 +74,7 @@ def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[s
     problems: list[Problem] = []
     for device in devices:
         problems += _write_problems(device)
+        problems += _watch_problems(device)
         classes: dict[str, list[TagSpec]] = {}
         for tag in device.tags.values():
             classes.setdefault(tag.model.scan, []).append(tag)
@@ -129,6 +133,7 @@ def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
         clock=clock,
         timeout_ns=link.timeout_ns,
         gap_ns=link.gap_ns,
+        heartbeats=tuple(_heartbeats({part.device.name: part.device for part in parts.scans}.values())),
     )
 
 
@@ -229,12 +234,51 @@ class _Devices:
                 timeout_ns=self._link.timeout_ns,
                 attempts=self._link.attempts,
                 demotion=demotion,
+                patience=_patience(self._link),
+                counter=_counter(spec),
             )
             self._known[spec.name] = device
         return device
 
 
+def _patience(link: ModbusLink) -> Patience | None:
+    if link.min_timeout_ns is None:
+        return None
+    return Patience(least_ns=link.min_timeout_ns, most_ns=link.timeout_ns)
+
+
+def _counter(spec: DeviceSpec) -> Counter | None:
+    watch = _device(spec).watch
+    return None if watch is None else Counter(device=spec.name, tag=watch.tag, within_ns=watch.within_ns)
+
+
+def _heartbeats(devices: Iterable[DeviceSpec]) -> Iterable[Heartbeat]:
+    for spec in devices:
+        model = _device(spec)
+        if model.heartbeat is not None:
+            beat = model.heartbeat
+            yield Heartbeat(
+                device=spec.name,
+                unit=model.unit,
+                table=beat.at.table,
+                start=beat.at.offset,
+                every_ns=beat.every_ns,
+                first=beat.first,
+                last=beat.last,
+            )
+
+
 # --- writing -----------------------------------------------------------------------------------------------
+
+
+def _watch_problems(device: DeviceSpec) -> Iterable[Problem]:
+    watch = _device(device).watch
+    if watch is None:
+        return
+    path = (*device.path, "watch")
+    tag = device.tags.get(watch.tag)
+    if tag is None:
+        yield Problem((*path, "tag"), f"no tag '{watch.tag}'", choice(watch.tag, device.tags))
 
 
 def _write_problems(device: DeviceSpec) -> Iterable[Problem]:
@@ -278,6 +322,8 @@ def _writes(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
                 mask=encode.wire_mask(one),
                 bit_write=_BIT_WRITES[model.bit_write],
                 verify_within_ns=tag.write.within_ns if tag.write.verify == "readback" else 0,
+                queue=Queue(tag.write.queue),
+                attempts=tag.write.attempts,
             ),
         )
 

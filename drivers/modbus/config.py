@@ -9,10 +9,10 @@ from typing import Annotated, Final, Literal, NamedTuple
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address, parse
-from drivers.modbus.tag import TEXT_OR_INT
+from drivers.modbus.tag import TEXT_OR_INT, At
 from drivers.modbus.wire.client import IN_FLIGHT_MAX
 from drivers.modbus.wire.pdu import Table
-from gateway.config.models import Device, Link, Model, defaults
+from gateway.config.models import Device, Link, Model, Name, defaults
 from gateway.config.scalars import shown
 from gateway.config.values import Duration, Host, HostPort, duration_text, fault
 from gateway.core.errors import Problem
@@ -83,6 +83,12 @@ class ModbusLink(Link):
     timeout_ns: Annotated[int, Duration("10ms", "60s")] = Field(
         "1s", validate_default=True, alias="timeout", description="Longest wait for an answer."
     )
+    min_timeout_ns: Annotated[int, Duration("5ms", "60s")] | None = Field(
+        None,
+        alias="min_timeout",
+        description="Shortest wait: between it and timeout the wait follows what each device takes. "
+        "Default: always timeout.",
+    )
     attempts: int = Field(3, ge=1, le=10, description="Attempts of one read before its values are bad.")
     max_in_flight: int = Field(
         1,
@@ -109,6 +115,9 @@ class ModbusLink(Link):
         return f"tcp {self.host}"
 
     def problems(self) -> Iterable[Problem]:
+        if self.min_timeout_ns is not None and self.min_timeout_ns > self.timeout_ns:
+            found = f"min_timeout {duration_text(self.min_timeout_ns)} above timeout"
+            yield Problem(("min_timeout",), found, f"at most {duration_text(self.timeout_ns)}")
         if self.reconnect.min_ns > self.reconnect.max_ns:
             found = (
                 f"min {duration_text(self.reconnect.min_ns)} above max {duration_text(self.reconnect.max_ns)}"
@@ -116,8 +125,40 @@ class ModbusLink(Link):
             yield Problem(("reconnect",), found, "min at or below max")
 
 
+class Watch(Model):
+    """A counter of the device that must keep moving."""
+
+    tag: Name = Field(description="The tag that shows the counter.")
+    within_ns: Annotated[int, Duration("100ms", "1d")] = Field(
+        alias="within", description="Longest time that it may stand still; then all tags are uncertain/stale."
+    )
+
+
+class Beat(Model):
+    """A register or coil that the gateway keeps moving."""
+
+    at: At = Field(description="A holding register, which counts up, or a coil, which toggles.")
+    every_ns: Annotated[int, Duration("100ms", "1h")] = Field(
+        alias="every", description="Time from write to write."
+    )
+    first: int = Field(0, ge=0, le=0xFFFF, description="Where the register begins again.")
+    last: int = Field(0xFFFF, ge=1, le=0xFFFF, description="Its highest value.")
+
+    def problems(self) -> Iterable[Problem]:
+        if not self.at.table.is_writable:
+            yield Problem(("at",), f"{self.at}", "a coil or holding register, which can be written")
+        if self.first >= self.last:
+            yield Problem(("first",), f"first {self.first} and last {self.last}", "first below last")
+
+
 class ModbusDevice(Device):
     """One unit behind a link."""
+
+    def problems(self) -> Iterable[Problem]:
+        yield from super().problems()
+        if self.heartbeat is not None:
+            for one in self.heartbeat.problems():
+                yield Problem(("heartbeat", *one.path), one.found, one.expected)
 
     unit: int = Field(ge=0, le=255, description="Unit identifier, 0 to 255; many TCP servers take 1 or 255.")
     max_registers: int | None = Field(
@@ -132,6 +173,12 @@ class ModbusDevice(Device):
     forbid: list[SpanField] = Field(
         default_factory=list,
         description='Addresses that are never read, not even between others: `["hr:100-110"]`.',
+    )
+    watch: Watch | None = Field(
+        None, description="A counter of the device by which to see that it works, not only answers."
+    )
+    heartbeat: Beat | None = Field(
+        None, description="A register or coil that the gateway keeps moving, for the device to see."
     )
     write_function: Literal["auto", "single", "multiple"] = Field(
         "auto",

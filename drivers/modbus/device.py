@@ -8,8 +8,10 @@ from typing import Final, Literal, TypeAlias
 
 import msgspec
 
+from drivers.modbus.patience import Patience
 from drivers.modbus.planner import Block, Plan
 from drivers.modbus.scan import Assembly, BlockRead, Decode
+from drivers.modbus.vigil import Counter
 from drivers.modbus.wire import pdu
 from drivers.modbus.wire.client import Answer, Event, Lost, Mismatched, Refused, TimedOut
 from drivers.modbus.wire.pdu import ExceptionCode
@@ -42,11 +44,26 @@ class Demotion(msgspec.Struct, frozen=True):
 class Device:
     """A unit and its health. A device that does not answer costs its link one timeout per `retry_ns`."""
 
-    def __init__(self, *, name: str, unit: int, timeout_ns: int, attempts: int, demotion: Demotion) -> None:
-        """`attempts`: how often one block is asked for in one scan, where the device is busy or silent."""
+    def __init__(
+        self,
+        *,
+        name: str,
+        unit: int,
+        timeout_ns: int,
+        attempts: int,
+        demotion: Demotion,
+        patience: Patience | None = None,
+        counter: Counter | None = None,
+    ) -> None:
+        """`attempts`: how often one block is asked for in one scan, where the device is busy or silent.
+
+        `patience` learns the time-out; without one it is always `timeout_ns`.
+        """
         self.name: Final = name
         self.unit: Final = unit
-        self.timeout_ns: Final = timeout_ns
+        self.patience: Final = patience
+        self.counter: Final = counter
+        self._timeout_ns: Final = timeout_ns
         self.attempts: Final = attempts
         self.scans: list[Scan] = []
         self.reason = ""
@@ -60,11 +77,16 @@ class Device:
         self._has_answered = False
 
     @property
+    def timeout_ns(self) -> int:
+        """How long to wait for its answer now."""
+        return self._timeout_ns if self.patience is None else self.patience.timeout_ns
+
+    @property
     def state(self) -> DeviceState:
         """For the status page."""
         if self._failures_in_row >= self._demotion.after:
             return "demoted"
-        if self.reason:
+        if self.reason or (self.counter is not None and self.counter.is_frozen):
             return "degraded"
         return "ok" if self._has_answered else "unknown"
 
@@ -184,6 +206,9 @@ class Scan:
             job.block.take(event.data)
             if not self.first_ns:
                 self.first_ns = event.received_ns
+            patience = self.device.patience
+            if patience is not None:
+                patience.answered(event.received_ns - job.sent_ns)
             if job.is_probe:
                 self._run.append(job.block)
             if self._faults:
@@ -199,6 +224,8 @@ class Scan:
             return self.skip(job, _LOST)
         if isinstance(event, TimedOut):
             reason = f"no answer within {self.device.timeout_ns // 1_000_000} ms"
+            if self.device.patience is not None:
+                self.device.patience.silent()
         else:
             assert isinstance(event, Mismatched)
             reason = f"wrong answer: found {event.found}, expected {event.expected}"

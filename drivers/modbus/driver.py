@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
-from drivers.modbus.wire.client import ClientSession, Event, Lost
-from drivers.modbus.write import BitWrite, Step, WriteTarget
+from drivers.modbus.vigil import Heartbeat, stale
+from drivers.modbus.wire.client import Answer, ClientSession, Event, Lost
+from drivers.modbus.write import BitWrite, Step, Superseded, WriteTarget, meaning
 from gateway.aio.alarm import Alarm
 from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.core import quality as q
@@ -28,11 +30,19 @@ URGENT_MAX: Final = 256  # requests for commands waiting at once; more are rejec
 class Request:
     """One request for a command: goes out before any read that has not."""
 
-    __slots__ = ("answer", "deadline_ns", "pdu", "unit")
+    __slots__ = ("answer", "deadline_ns", "pdu", "point", "unit")
 
     def __init__(
-        self, *, unit: int, pdu: bytes, deadline_ns: int, answer: asyncio.Future[Event | None]
+        self,
+        *,
+        unit: int,
+        pdu: bytes,
+        deadline_ns: int,
+        answer: asyncio.Future[Event | Superseded | None],
+        point: WriteTarget | None = None,
     ) -> None:
+        """`point`: a newer request for the same one takes its place while it waits."""
+        self.point = point
         self.unit = unit
         self.pdu = pdu
         self.deadline_ns = deadline_ns
@@ -55,6 +65,7 @@ class ModbusDriver:
         timeout_ns: int,
         max_in_flight: int,
         gap_ns: int = 0,
+        heartbeats: Sequence[Heartbeat] = (),
     ) -> None:
         """`scans`: for each layout its scan, its period and its offset from the start, both in ns."""
         self.name: Final = name
@@ -79,6 +90,7 @@ class ModbusDriver:
         self._urgent: deque[Request] = deque()
         self._asked: set[Request] = set()  # those without an answer, urgent and sent
         self._turns = _turns(self._writes.values())
+        self._heartbeats: Final = tuple(heartbeats)
         self._reads: deque[ReadJob] = deque()
         self._later: deque[tuple[int, ReadJob]] = (
             deque()
@@ -192,6 +204,8 @@ class ModbusDriver:
         while later and later[0][0] <= now_ns:
             self._reads.append(later.popleft()[1])
         self._start(self.schedule.due(now_ns), now_ns)
+        if self._heartbeats:
+            self._beat(now_ns)
         self._fill(now_ns)
         self.endpoint.wake()
         self._set_alarm()
@@ -206,6 +220,8 @@ class ModbusDriver:
             )
         if self._resume_ns:
             deadline_ns = self._resume_ns if deadline_ns is None else min(deadline_ns, self._resume_ns)
+        for heartbeat in self._heartbeats:
+            deadline_ns = heartbeat.due_ns if deadline_ns is None else min(deadline_ns, heartbeat.due_ns)
         if self._alarm is not None:
             self._alarm.set(deadline_ns)
 
@@ -268,6 +284,11 @@ class ModbusDriver:
             scan.settle()
             scan.is_lost_told = False
             self.points_read += len(batch.values)
+            counter = scan.device.counter
+            if counter is not None:
+                counter.look(scan.layout, batch.values, now_ns)
+                if counter.is_frozen:
+                    batch = stale(batch)
             self._sink.put(batch)
         else:  # the link went away under it, which was told
             scan.settle()
@@ -313,6 +334,20 @@ class ModbusDriver:
             quality=q.BAD | q.COMM_LOST,
         )
         self._sink.put(batch)
+
+    # Heartbeats
+
+    def _beat(self, now_ns: int) -> None:
+        for heartbeat in self._heartbeats:
+            if now_ns < heartbeat.due_ns:
+                continue
+            device = self.devices.get(heartbeat.device)
+            request = heartbeat.request(now_ns)
+            if not self._is_up or (device is not None and device.is_left_alone(now_ns)):
+                continue
+            if len(self._urgent) < URGENT_MAX:
+                answer = self._enqueue(heartbeat.unit, request, now_ns + heartbeat.every_ns)
+                answer.add_done_callback(partial(_tell, heartbeat))
 
     # The queue
 
@@ -392,19 +427,33 @@ class ModbusDriver:
         turn = self._turns.get(target.unit)
         return await steps.carry_out(command, self._ask, on_sent, self._clock, turn)
 
-    async def _ask(self, step: Step) -> Event | None:
+    async def _ask(self, step: Step) -> Event | Superseded | None:
         if not self._is_up:
             return Lost(None, was_sent=False)
-        answer: asyncio.Future[Event | None] = asyncio.get_running_loop().create_future()
-        request = Request(unit=step.unit, pdu=step.pdu, deadline_ns=step.deadline_ns, answer=answer)
-        self._asked.add(request)
-        self._urgent.append(request)
-        try:
-            self._fill(self._clock.monotonic_ns())
-            self.endpoint.flush()
-            return await answer
-        finally:
-            self._asked.discard(request)
+        answer = self._enqueue(step.unit, step.pdu, step.deadline_ns, step.replaces)
+        self._fill(self._clock.monotonic_ns())
+        self.endpoint.flush()
+        return await answer
+
+    def _enqueue(
+        self, unit: int, request: bytes, deadline_ns: int, point: WriteTarget | None = None
+    ) -> asyncio.Future[Event | Superseded | None]:
+        answer: asyncio.Future[Event | Superseded | None] = asyncio.get_running_loop().create_future()
+        one = Request(unit=unit, pdu=request, deadline_ns=deadline_ns, answer=answer, point=point)
+        if point is not None:
+            for waiting in self._urgent:
+                if waiting.point is point and not waiting.answer.done():
+                    waiting.answer.set_result(Superseded())
+        self._asked.add(one)
+        answer.add_done_callback(lambda _answer: self._asked.discard(one))
+        self._urgent.append(one)
+        return answer
+
+
+def _tell(heartbeat: Heartbeat, answer: asyncio.Future[Event | Superseded | None]) -> None:
+    if not answer.cancelled():
+        event = answer.result()
+        heartbeat.ended("" if isinstance(event, Answer) else meaning(event)[1])
 
 
 def _turns(targets: Iterable[WriteTarget]) -> dict[int, asyncio.Lock]:

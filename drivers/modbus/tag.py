@@ -182,6 +182,24 @@ class ModbusWrite(Write):
     function: Literal["auto", "single", "multiple"] | None = Field(
         None, description="Function codes for this tag. Default: the device's write_function."
     )
+    queue: Literal["every", "latest"] = Field(
+        "every",
+        description="Commands that wait for the link: every one is sent, or only the latest; the others are "
+        "rejected.",
+    )
+    attempts: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="Writes of one command, with verify: readback. A write without an answer is repeated "
+        "only when the value reads back as it was not.",
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        yield from super().problems()
+        if self.attempts > 1 and self.verify != "readback":
+            expected = "verify: readback beside it: no write is repeated blindly"
+            yield Problem(("attempts",), "attempts without verify", expected)
 
 
 class ModbusTag(Tag):

@@ -43,15 +43,27 @@ class BitWrite(enum.Enum):
     REFUSE = "refuse"
 
 
+class Queue(enum.Enum):
+    """What becomes of commands for one point that wait for the link."""
+
+    EVERY = "every"
+    LATEST = "latest"  # a newer one takes the place of one that was not sent
+
+
+class Superseded(msgspec.Struct, frozen=True):
+    """A newer command for the same point came before this one was sent."""
+
+
 class Step(msgspec.Struct, frozen=True):
     """One request; not sent after `deadline_ns` of the monotonic clock."""
 
     unit: int
     pdu: bytes
     deadline_ns: int
+    replaces: WriteTarget | None = None  # what waits for this one is not sent any more
 
 
-Ask: TypeAlias = Callable[[Step], Awaitable[Event | None]]
+Ask: TypeAlias = Callable[[Step], Awaitable[Event | Superseded | None]]
 
 
 class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +79,8 @@ class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
     mask: int = 0  # bits of the one register, as it travels, that are the point's; 0: whole registers
     bit_write: BitWrite = BitWrite.REFUSE
     verify_within_ns: int = 0  # 0: no read-back
+    queue: Queue = Queue.EVERY
+    attempts: int = 1  # writes; another one only when a read-back shows that the last one did nothing
 
     def steps(self, value: Value) -> Steps:
         """What it takes to write `value`. Raises ValueError with found and expected."""
@@ -96,17 +110,33 @@ class Steps:
         clock: Clock,
         turn: asyncio.Lock | None = None,
     ) -> CommandResult:
-        """Write and read back, `on_sent` in between. Nothing is repeated.
+        """Write and read back, `on_sent` in between.
 
-        `turn` is held until the write is answered.
+        A write that may have been carried out is repeated only where `attempts` says so and a read-back
+        shows that it was not. `turn` is held until the write is answered.
         """
-        if turn is None:
-            failure = await self._write(command, ask)
-        else:
-            async with turn:
+        attempts = self._target.attempts
+        while True:
+            if turn is None:
                 failure = await self._write(command, ask)
-        if failure is not None:
-            return failure
+            else:
+                async with turn:
+                    failure = await self._write(command, ask)
+            if failure is None:
+                break
+            attempts -= 1
+            if failure.outcome is not Outcome.UNKNOWN or self._target.attempts == 1:
+                return failure
+            event = await ask(
+                self._step(self._target.read_pdu(), command.deadline_monotonic_ns, is_write=False)
+            )
+            if not isinstance(event, Answer):
+                return failure
+            value = self._target.decode(event.data)
+            if self._is_as_written(event.data):
+                return _result(command, Outcome.VERIFIED, f"{failure.reason}, but it reads back", value)
+            if not attempts:
+                return _result(command, Outcome.UNKNOWN, f"{failure.reason}; it reads back {value!r}", value)
         if not self._target.verify_within_ns:
             return _result(command, Outcome.SENT, "")
         on_sent()
@@ -117,20 +147,21 @@ class Steps:
         deadline_ns = command.deadline_monotonic_ns
         request = self._write_pdu()
         if request is None:  # read, modify, write
-            event = await ask(self._step(self._target.read_pdu(), deadline_ns))
+            event = await ask(self._step(self._target.read_pdu(), deadline_ns, is_write=False))
             if not isinstance(event, Answer):
-                outcome, reason = _meaning(event)
+                outcome, reason = meaning(event)
                 if outcome is Outcome.UNKNOWN:
                     outcome = Outcome.REJECTED  # only the read is in doubt, nothing was written
                 return _result(command, outcome, f"reading the register before changing it: {reason}")
             request = self._modified_pdu(event.data)
         event = await ask(self._step(request, deadline_ns))
         if not isinstance(event, Answer):
-            return _result(command, *_meaning(event))
+            return _result(command, *meaning(event))
         return None
 
-    def _step(self, request: bytes, deadline_ns: int) -> Step:
-        return Step(self._target.unit, request, deadline_ns)
+    def _step(self, request: bytes, deadline_ns: int, *, is_write: bool = True) -> Step:
+        replaces = self._target if is_write and self._target.queue is Queue.LATEST else None
+        return Step(self._target.unit, request, deadline_ns, replaces)
 
     def _write_pdu(self) -> bytes | None:
         target, data = self._target, self._data
@@ -160,7 +191,7 @@ class Steps:
         target = self._target
         deadline_ns = clock.monotonic_ns() + target.verify_within_ns
         while True:
-            event = await ask(self._step(target.read_pdu(), deadline_ns))
+            event = await ask(self._step(target.read_pdu(), deadline_ns, is_write=False))
             if isinstance(event, Answer):
                 value = target.decode(event.data)
                 if self._is_as_written(event.data):
@@ -168,7 +199,7 @@ class Steps:
                 reason = f"confirmed by the device, but it reads back {value!r}, expected {command.value!r}"
             else:
                 value = None
-                reason = f"confirmed by the device, but it cannot be read back: {_meaning(event)[1]}"
+                reason = f"confirmed by the device, but it cannot be read back: {meaning(event)[1]}"
             if clock.monotonic_ns() + _VERIFY_WAIT_S * 1e9 >= deadline_ns:
                 return _result(command, Outcome.UNKNOWN, reason, value)
             await asyncio.sleep(_VERIFY_WAIT_S)
@@ -182,8 +213,10 @@ class Steps:
         return found == self._data
 
 
-def _meaning(event: Event | None) -> tuple[Outcome, str]:
+def meaning(event: Event | Superseded | None) -> tuple[Outcome, str]:
     """What became of a request that was not answered well."""
+    if isinstance(event, Superseded):
+        return Outcome.REJECTED, "a newer command for it came before it was sent"
     if event is None:
         return Outcome.EXPIRED, "its time ran out while it waited for the link"
     if isinstance(event, Refused):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from drivers.modbus.config import ModbusDevice, ModbusLink, Reconnect
+from drivers.modbus.config import Beat, ModbusDevice, ModbusLink, Reconnect, Watch
 from drivers.modbus.tag import ModbusTag, ModbusWrite
 from gateway.config.models import (
     Buffer,
@@ -25,9 +25,10 @@ from gateway.uplink.mqtt.config import Backoff, MqttUplink
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS = (
-    Backoff, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection,
+    Backoff, Beat, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection,
     ModbusDevice,
     ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, ScanSection,
+    Watch,
 )  # fmt: skip
 TABLE = re.compile(r"<!-- keys: (\w+) -->\n(?:\|.*\n)*")
 

@@ -18,7 +18,8 @@ templates:
     defaults: {scan: slow}
     tags:
       volt{n}: {at: 40101, type: float32, repeat: {count: 3, stride: 2}}
-      alarm{n}: {at: "hr:0x10", bit: 4, atomic: "alarms{n}", repeat: {count: 2, stride: 1, first: 0, over: bit}}
+      alarm{n}: {at: "hr:0x10", bit: 4, atomic: "alarms{n}",
+                 repeat: {count: 2, stride: 1, first: 0, over: bit}}
       relay{n}: {at: "00009", repeat: {count: 2, stride: 1}}
 scan: {slow: 1m}
 devices:
