@@ -130,7 +130,10 @@ class LineClientSession:
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Event]:  # noqa: ARG002
         """Match the answer to the request. Never raises: what is no frame is counted and passed over."""
         self._heard_ns = now_ns
-        self._clear_ns = max(self._clear_ns, now_ns + self._rest_ns())
+        rest_ns = self._timing.quiet_ns if self._is_draining else self._timing.silence_ns
+        is_waiting = self._pending is not None and not self._pending.was_sent
+        # Who answers has heard all of it: a port that is faster than its baud rate is not waited for.
+        self._clear_ns = max(now_ns + rest_ns, self._clear_ns if is_waiting else 0)
         self._is_ripe = False
         data = self._echo.strip(data)
         frames: list[Frame] = []
@@ -217,10 +220,7 @@ class LineClientSession:
 
     def _drain(self, now_ns: int) -> None:
         self._is_draining = True
-        self._clear_ns = max(self._clear_ns, now_ns, self._heard_ns) + self._timing.quiet_ns
-
-    def _rest_ns(self) -> int:
-        return self._timing.quiet_ns if self._is_draining else self._timing.silence_ns
+        self._clear_ns = max(self._clear_ns, now_ns + self._timing.quiet_ns)
 
     def _settle(self) -> list[Frame]:
         """No more comes of what was begun: the frames that were behind it."""
