@@ -14,6 +14,7 @@ from gateway.config.values import duration_ns
 from tests.peers import mosquitto
 from tests.system.process import Background
 from tests.torture.kills import BROKER, Campaign
+from tests.torture.soak import soak
 
 LONG_FORM_KILLS = 100  # from here on each kind of moment must have been struck
 
@@ -44,19 +45,31 @@ def kills(count: int, *, seed: int, for_s: float | None, keep: bool) -> int:
     return 0 if is_good else 1
 
 
+def soaks(months: float, *, seed: int) -> int:
+    """Months in virtual time; 1: something grew or was lost."""
+    soaked = soak(months, seed=seed, say=lambda line: print(f"torture: {line}", file=sys.stderr, flush=True))
+    for fault in soaked.faults:
+        print(f"torture: {fault}", file=sys.stderr)
+    print(soaked.line())
+    return 1 if soaked.faults else 0
+
+
 def main() -> int:
     """One campaign after the other, as asked."""
     parser = argparse.ArgumentParser(prog="script/torture", description=__doc__)
     parser.add_argument("--kills", type=int, metavar="N", help="kill the gateway under load so many times")
+    parser.add_argument("--soak", type=float, metavar="MONTHS", help="run so long in virtual time")
     parser.add_argument("--seed", type=int, help="of what is random; default: a new one, which is printed")
     parser.add_argument("--for", dest="duration", metavar="DURATION", help="end the kills after 10m, 8h …")
     parser.add_argument("--keep", action="store_true", help="keep state and logs also where all is well")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     for_s = None if options.duration is None else duration_ns(options.duration) / 1e9
-    if options.kills is None and for_s is None:
-        parser.error("nothing to do: --kills N")
+    if options.kills is None and for_s is None and options.soak is None:
+        parser.error("nothing to do: --kills N, --soak MONTHS")
     code = 0
+    if options.soak is not None:
+        code |= soaks(options.soak, seed=seed)
     if options.kills is not None or for_s is not None:
         code |= kills(options.kills or 1 << 30, seed=seed, for_s=for_s, keep=options.keep)
     return code

@@ -96,7 +96,8 @@ class LoopJournal(Journal):
 
     def maintain(self) -> None:
         super().maintain()
-        self._commit_soon(self._commit_s)
+        if any(lane.log.waiting_bytes() for lane in self._each_lane):
+            self._commit_soon(self._commit_s)
 
     def close(self) -> None:
         if self._commit_timer is not None:
