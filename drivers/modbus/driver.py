@@ -15,6 +15,7 @@ from drivers.modbus.write import BitWrite, Step, Superseded, WriteTarget, meanin
 from gateway.aio.alarm import Alarm
 from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.core import quality as q
+from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
 from gateway.core.point import Layout
@@ -49,6 +50,34 @@ class Request:
         self.answer = answer
 
 
+READS: Final = Bound(
+    noun="link_waiting_reads",
+    unit="requests",
+    what="reads of scans under way that wait for the wire; at most one for each tag",
+    beyond="cannot be: a scan starts when the last one has ended",
+    lost="",
+    labels=("link",),
+    holds=("ModbusDriver._reads", "ModbusDriver._later"),
+)
+URGENT: Final = Bound(
+    noun="link_waiting_writes",
+    unit="requests",
+    what="writes and read-backs of commands that wait for the wire",
+    beyond="a command is refused",
+    lost="refused",
+    labels=("link",),
+    holds=("ModbusDriver._urgent",),
+)
+IN_FLIGHT: Final = Bound(
+    noun="link_in_flight",
+    unit="requests",
+    what="requests sent and not answered (`max_in_flight`)",
+    beyond="the next ones wait",
+    lost="",
+    labels=("link",),
+)
+
+
 class ModbusDriver:
     """One link with all its devices. An `Owner` for the pump, a `CommandTarget` for the gatekeeper."""
 
@@ -80,6 +109,7 @@ class ModbusDriver:
             scan.is_continuous = not every_ns
             self._has_continuous |= scan.is_continuous
         self._writes: Final = dict(writes)
+        self._reads_max: Final = sum(map(len, scans))  # of all layouts
         self._sink = sink
         self._clock = clock
         self._timeout_ns = timeout_ns
@@ -98,6 +128,7 @@ class ModbusDriver:
         self._is_up = False
         self._is_stopping = False
         self._alarm: Alarm | None = None
+        self._crowded_out = 0  # commands refused because too many requests waited
         self.points_read = 0
         self.paused_scans = 0
 
@@ -175,6 +206,15 @@ class ModbusDriver:
                 self._tell_lost(scan, reason)
         self._fail_urgent()
         self._fail_reads()
+
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (
+            READS.at(len(self._reads) + len(self._later), self._reads_max),
+            URGENT.at(len(self._urgent), URGENT_MAX, self._crowded_out),
+            IN_FLIGHT.at(self.max_in_flight - self.session.capacity(), self.max_in_flight),
+            *self.endpoint.levels(),
+        )
 
     def _fail_reads(self) -> None:
         waiting = [*self._reads, *(job for _due, job in self._later)]
@@ -417,6 +457,7 @@ class ModbusDriver:
             why = self.offline_reason(command.device)
             return _result(command, Outcome.REJECTED, f"link {self.name} is down: {why}")
         if len(self._urgent) >= URGENT_MAX:
+            self._crowded_out += 1
             return _result(
                 command, Outcome.REJECTED, f"{URGENT_MAX} requests wait on link {self.name} already"
             )

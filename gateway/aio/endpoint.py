@@ -9,7 +9,8 @@ import random
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from gateway.aio.pump import Owner, Pump, Traffic, explain
+from gateway.aio.pump import Owner, Pump, Traffic, explain, unsent_level
+from gateway.core.bounded import Level
 from gateway.core.clock import Clock
 
 _log = logging.getLogger("gateway.link")
@@ -113,6 +114,10 @@ class Endpoint:
         message = "link is back" if self._was_down else "link is up"
         _log.info(message, extra={"link": self.name, "address": self.address})
         self._was_down = False
+
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (unsent_level(self._pump),)
 
     def wake(self) -> None:
         """The session has something to send."""

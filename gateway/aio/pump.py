@@ -11,11 +11,20 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gateway.aio.alarm import Alarm
+from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.errors import RemoteProtocolError
 from gateway.core.session import Session
 
 _WRITE_HIGH_BYTES: Final = 256 * 1024  # above it the session keeps what it has
+UNSENT: Final = Bound(
+    noun="link_unsent",
+    unit="bytes",
+    what="given to a link, not yet taken by the operating system",
+    beyond="the session keeps what it has",
+    lost="",
+    labels=("link",),
+)
 _DRAIN_LOOK_S: Final = 0.002
 _UNACKNOWLEDGED_MS: Final = 20_000  # TCP_USER_TIMEOUT, tcp(7): a peer that vanished without a word is noticed
 
@@ -56,6 +65,11 @@ class Traffic:
         self.connects = 0
         self.losses = 0
         self.protocol_errors = 0
+
+
+def unsent_level(pump: Pump | None) -> Level:
+    """Of a link that may be closed."""
+    return UNSENT.at(0 if pump is None else pump.unsent_bytes, _WRITE_HIGH_BYTES)
 
 
 class Pump(asyncio.Protocol):
@@ -140,6 +154,11 @@ class Pump(asyncio.Protocol):
             finally:
                 transport.abort()
             await asyncio.wait([self.lost], timeout=timeout_s)  # the owner is told before this returns
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Given to the transport and not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     # asyncio.Protocol
 

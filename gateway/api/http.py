@@ -18,6 +18,7 @@ import msgspec
 
 from gateway.api.metrics import Exposition
 from gateway.api.source import StatusSource
+from gateway.core.bounded import Bound, Level
 
 _log = logging.getLogger("gateway.api")
 
@@ -27,6 +28,13 @@ HEADER_TIMEOUT_S: Final = 5.0  # from a request's first byte to the end of its h
 IDLE_TIMEOUT_S: Final = 30.0  # between requests, and for a peer that does not take its answer
 CLOSE_TIMEOUT_S: Final = 0.5  # at the end, for answers that are on their way
 WRITE_HIGH_BYTES: Final = 256 * 1024  # above it no further request of this connection is answered
+CONNECTIONS: Final = Bound(
+    noun="http_open",
+    unit="connections",
+    what="open connections of the HTTP service",
+    beyond="the next one is answered 503",
+    lost="refused",
+)
 _METHODS: Final = frozenset({b"GET", b"HEAD"})
 _JSON: Final = "application/json"
 
@@ -117,6 +125,10 @@ class HttpServer:
         self._server: asyncio.Server | None = None
         self._connections: Final[set[_Connection]] = set()
         self.refused_total = 0  # connections above the limit
+
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (CONNECTIONS.at(len(self._connections), CONNECTIONS_MAX, self.refused_total),)
 
     @property
     def address(self) -> tuple[str, int]:

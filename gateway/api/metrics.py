@@ -93,9 +93,6 @@ def _link_families(links: tuple[LinkStatus, ...]) -> Iterator[Family]:
         ("sent_bytes_total", "Bytes sent"),
     ):
         yield _column(f"gateway_link_{field}", text, "counter", "link", links, field)
-    yield _column(
-        "gateway_link_in_flight_requests", "Requests under way", "gauge", "link", links, "in_flight"
-    )
     devices = [(link.name, device) for link in links for device in link.devices]
     for field, text in (
         ("scans_total", "Scans of the device"),
@@ -127,8 +124,6 @@ def _uplink_families(uplinks: tuple[UplinkStatus, ...]) -> Iterator[Family]:
     for field, name, text in (
         ("backlog", "backlog_batches", "Batches the far end did not acknowledge"),
         ("backlog_bytes", "backlog_bytes", "Size of these batches in the journal"),
-        ("in_flight", "in_flight_messages", "Messages sent and not acknowledged"),
-        ("in_flight_limit", "in_flight_limit_messages", "How many may be under way"),
     ):
         yield _column(f"gateway_uplink_{name}", text, "gauge", "uplink", uplinks, field)
     yield Family(

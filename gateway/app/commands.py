@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.config.site import CommandRule, Site
+from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
 from gateway.core.point import Layout
@@ -28,6 +29,15 @@ from gateway.uplink.mqtt.wire.packets import RetainHandling, Subscription
 AT_ONCE_MAX: Final = 256  # commands being judged or carried out; beyond it they are refused
 REFUSED_AT_ONCE_MAX: Final = (
     1024  # with those whose refusal is being written down; beyond it they are counted only
+)
+
+
+UNDER_WAY: Final = Bound(
+    noun="command_under_way",
+    unit="commands",
+    what="commands being judged or carried out, or whose refusal is being written down",
+    beyond="a command is refused",
+    lost="refused",
 )
 
 
@@ -60,6 +70,7 @@ class CommandDesk:
         self._rules: dict[str, list[_Rule]] = {}
         self.under_way = 0  # commands being judged or carried out
         self.last = ""  # one line for people
+        self.crowded_out = 0  # refused because too many were under way
         self.unaudited = 0  # refused in a flood without a line in the audit file
 
     def set_rules(self, site: Site, layouts: Sequence[Layout]) -> None:
@@ -69,6 +80,10 @@ class CommandDesk:
             compiled = compile_command_rule(command_spec(rule), layouts, gateway=site.name, site=site.site)
             self._rules.setdefault(rule.uplink, []).append(_Rule(rule, compiled, policy_of(rule)))
         self._gatekeeper.set_points(_writables(site, layouts))
+
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (UNDER_WAY.at(self.under_way, AT_ONCE_MAX, self.crowded_out),)
 
     def subscriptions(self, uplink: str) -> tuple[Subscription, ...]:
         """What to subscribe to. What the broker retains is not even asked for, and refused if it comes."""
@@ -90,6 +105,7 @@ class CommandDesk:
             uplink.session.acknowledge(message)
             return
         if self.under_way >= AT_ONCE_MAX:
+            self.crowded_out += 1
             said = _too_many(said)
         if self.under_way >= REFUSED_AT_ONCE_MAX:
             self._answer(

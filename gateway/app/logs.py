@@ -7,7 +7,11 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Final, TextIO
+
+from gateway.app.log_writer import QUEUE, LineWriter
+from gateway.core.bounded import Level
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 # sd-daemon(3): a line that begins with <n> is stored with that syslog priority
@@ -20,7 +24,7 @@ _RESET: Final = "\x1b[0m"
 def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (standard error): JSON where systemd collects it, else lines for people."""
     stream = stream or sys.stderr
-    handler = logging.StreamHandler(stream)
+    handler = LineWriter(stream)
     # A terminal started by systemd's user instance inherits the variable: what is shown there is for people.
     if "JOURNAL_STREAM" in os.environ and not stream.isatty():
         handler.setFormatter(JsonLines())
@@ -29,6 +33,12 @@ def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+
+
+def log_levels() -> Iterator[Level]:
+    """How full the queue of log lines is."""
+    writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LineWriter)]
+    yield writers[0].level_now() if writers else QUEUE.at(0, 0)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

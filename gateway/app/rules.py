@@ -162,6 +162,11 @@ class Deliveries:
         """Rules that are gone and still have something to deliver."""
         return [one.rule for one in self._leaving.values()]
 
+    @property
+    def count(self) -> int:
+        """Rules times lanes, those that are leaving too."""
+        return len(self._known) + len(self._leaving)
+
     def take_back(self, uplink: str) -> None:
         """An uplink ended: what it had sent and nobody acknowledged is read from the journal again.
 

@@ -17,7 +17,7 @@ from gateway.aio.supervisor import Supervisor
 from gateway.aio.threads import Worker
 from gateway.api.http import HttpServer
 from gateway.app.access import Access
-from gateway.app.commands import CommandDesk
+from gateway.app.commands import REFUSED_AT_ONCE_MAX, CommandDesk
 from gateway.app.compiled import Compiled, Link, compile_site, fingerprint
 from gateway.app.kinds import driver_parts, kinds
 from gateway.app.rules import Deliveries, RuleCompiler
@@ -27,6 +27,7 @@ from gateway.app.systemd import notify_systemd
 from gateway.app.uplinks import make_uplink
 from gateway.config.load import ConfigErrors, load
 from gateway.config.site import Site, UplinkSpec
+from gateway.core.bounded import Level
 from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, GatewayError, InvariantError, StorageError
 from gateway.core.ports import CommandTarget
@@ -100,7 +101,7 @@ class Gateway:
         )
         self._wire(compiled)
         self._store.report_orphans()
-        http = HttpServer(self.status, host=site.http.host, port=site.http.port)
+        self._http = http = HttpServer(self.status, host=site.http.host, port=site.http.port)
         try:
             await http.start()
         except OSError as error:
@@ -418,6 +419,19 @@ class Gateway:
     def gatekeeper(self) -> Gatekeeper:
         """Counts of outcomes."""
         return self._gatekeeper
+
+    @property
+    def http(self) -> HttpServer:
+        """The service that shows the status."""
+        return self._http
+
+    def thread_levels(self) -> tuple[Level, ...]:
+        """Work that waits for the threads, against how much may have been asked for."""
+        return (
+            self._reading.level(self._deliveries.count),
+            self._auditing.level(REFUSED_AT_ONCE_MAX),
+            self._loading.level(1),
+        )
 
     @property
     def crashes(self) -> Mapping[str, int]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.aio.endpoint import LinkState
 from gateway.api import source as api
 from gateway.api.source import Family, Health, Sample, point_view, rfc3339
-from gateway.app.commands import AT_ONCE_MAX
+from gateway.app.levels import families_of, levels_of
 from gateway.app.logs import fields_of
 from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
@@ -313,19 +313,7 @@ class Status:
     def _families(self) -> Iterator[Family]:
         gateway = self._gateway
         stats = gateway.store.journal.stats()
-        rows = [(("lane", lane.name), lane) for lane in stats.lanes]
-        yield Family(
-            name="gateway_journal_waiting_bytes",
-            help="Accepted and not yet on disk.",
-            kind="gauge",
-            samples=tuple(Sample(lane.waiting_bytes, (label,)) for label, lane in rows),
-        )
-        yield Family(
-            name="gateway_journal_waiting_limit_bytes",
-            help="Above it the journal pushes back.",
-            kind="gauge",
-            samples=tuple(Sample(lane.waiting_bytes_max, (label,)) for label, lane in rows),
-        )
+        yield from families_of(levels_of(gateway, stats))
         yield Family(
             name="gateway_journal_not_kept_batches_total",
             help="Passed live while the disk was failed, kept nowhere.",
@@ -334,28 +322,10 @@ class Status:
         )
         uplinks = [(("uplink", name), uplink) for name, (_spec, uplink) in gateway.uplinks.items()]
         yield Family(
-            name="gateway_uplink_dropped_replies_total",
-            help="Answers to commands given up because too many waited for the broker.",
-            kind="counter",
-            samples=tuple(Sample(uplink.counters.replies_dropped, (label,)) for label, uplink in uplinks),
-        )
-        yield Family(
             name="gateway_uplink_stray_acknowledgements_total",
             help="Acknowledgements of nothing that was sent: the broker has a fault.",
             kind="counter",
             samples=tuple(Sample(uplink.session.strays, (label,)) for label, uplink in uplinks),
-        )
-        yield Family(
-            name="gateway_command_under_way_commands",
-            help="Commands being judged or carried out.",
-            kind="gauge",
-            samples=(Sample(gateway.desk.under_way),),
-        )
-        yield Family(
-            name="gateway_command_limit_commands",
-            help="How many may be; beyond it they are refused.",
-            kind="gauge",
-            samples=(Sample(AT_ONCE_MAX),),
         )
         yield Family(
             name="gateway_command_unaudited_commands_total",

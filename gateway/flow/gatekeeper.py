@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
 from gateway.core.errors import StorageError
@@ -28,6 +29,29 @@ REFUSED_MAX: Final = 1_000  # ids of refused commands remembered
 IN_PROGRESS_MAX: Final = 64  # commands under way at once, each of them a point
 DEADLINE_NS: Final = 10_000_000_000  # for a command whose issuer and rule set no time to live
 CLOCK_SKEW_NS_MAX: Final = 2_000_000_000  # how far in the future an issue time may lie
+
+TAKEN: Final = Bound(
+    noun="command_taken",
+    unit="commands",
+    what="ids of accepted commands remembered, so that none is carried out twice",
+    beyond="the oldest is forgotten",
+    lost="forgotten",
+    holds=("_Memory._known",),
+)
+REFUSED: Final = Bound(
+    noun="command_refused",
+    unit="commands",
+    what="ids of refused commands remembered",
+    beyond="the oldest is forgotten",
+    lost="forgotten",
+)
+RUNNING: Final = Bound(
+    noun="command_running",
+    unit="commands",
+    what="commands accepted and being carried out, one for each point",
+    beyond="a command is refused",
+    lost="refused",
+)
 
 RunInThread: TypeAlias = Callable[[Callable[[], None]], Awaitable[None]]
 Progress: TypeAlias = Callable[[CommandResult], None]
@@ -105,8 +129,17 @@ class Gatekeeper:
         self._running: dict[str, _Running] = {}  # by target
         self._last_ns: dict[str, int] = {}  # by target: when the last command was accepted
         self._ids_made = 0
+        self._crowded_out = 0  # commands refused because too many were under way
         self._started_ns = clock.wall_ns()
         self.outcomes: Final = Counter[Outcome]()
+
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (
+            TAKEN.at(len(self._taken), self._taken.limit, self._taken.forgotten),
+            REFUSED.at(len(self._refused), self._refused.limit, self._refused.forgotten),
+            RUNNING.at(len(self._running), IN_PROGRESS_MAX, self._crowded_out),
+        )
 
     def set_points(self, points: Iterable[Writable]) -> None:
         """What exists from now on; the writable and the others, so that each gets its own reason."""
@@ -321,6 +354,7 @@ class Gatekeeper:
         if running is not None:
             return Outcome.REJECTED, f"{command.target} is busy with the command {running.command.id}"
         if len(self._running) >= IN_PROGRESS_MAX:
+            self._crowded_out += 1
             return Outcome.REJECTED, f"{len(self._running)} commands are under way, {IN_PROGRESS_MAX} may be"
         last_ns = self._last_ns.get(command.target)
         interval_ns = self._points[command.target].interval_ns_min
@@ -341,26 +375,31 @@ class Gatekeeper:
 class _Memory:
     """The last commands by key; those under way are never forgotten."""
 
-    __slots__ = ("_known", "_limit")
+    __slots__ = ("_known", "forgotten", "limit")
 
     def __init__(self, known: Iterable[Known], limit: int) -> None:
         self._known: OrderedDict[Key, Known] = OrderedDict()
-        self._limit = limit
+        self.limit = limit
+        self.forgotten = 0
         for one in known:
             self.remember(one)
+
+    def __len__(self) -> int:
+        return len(self._known)
 
     def get(self, key: Key) -> Known | None:
         return self._known.get(key)
 
     def remember(self, known: Known) -> None:
         self._known[known.key] = known
-        while len(self._known) > self._limit:
+        while len(self._known) > self.limit:
             key, oldest = next(iter(self._known.items()))
             if oldest.result.outcome is Outcome.ACCEPTED:
                 self._known.move_to_end(key)
-                if len(self._known) <= self._limit + IN_PROGRESS_MAX:
+                if len(self._known) <= self.limit + IN_PROGRESS_MAX:
                     break
             else:
+                self.forgotten += 1
                 del self._known[key]
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol, TypeAlias
 import msgspec
 
 from gateway.core.batch import Batch
+from gateway.core.bounded import Bound, Level
 from gateway.core.errors import StorageError
 
 Position: TypeAlias = tuple[int, int]
@@ -20,6 +21,27 @@ WINDOW_VALUES_MAX: Final = (
 READ_BYTES_MAX: Final = 512 * 1024  # of journal read ahead at a time
 HOLES_MAX: Final = 256  # ranges still to be read from the journal; more are joined: duplicates, never loss
 _CREDIT_MAX: Final = 64.0
+
+
+WINDOW: Final = Bound(
+    noun="outbox_window",
+    unit="values",
+    what="in memory, to be sent next, while the uplink keeps up",
+    beyond="the oldest are read from the journal when their turn comes",
+    lost="spilled",
+    lost_unit="records",
+    labels=("uplink", "lane", "rule"),
+    holds=("Outbox._tail",),
+)
+HOLES: Final = Bound(
+    noun="outbox_holes",
+    unit="ranges",
+    what="of the journal, still to be sent",
+    beyond="they are joined: duplicates, never loss",
+    lost="joined",
+    labels=("uplink", "lane", "rule"),
+    holds=("Outbox._holes",),
+)
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -173,6 +195,8 @@ class Outbox:
         self.offered = 0
         self.sent = 0
         self.replayed = 0
+        self.spilled = 0  # records that left the window because it was full
+        self.joined = 0  # holes joined because there were too many
         self.unkept = 0  # records (or ranges of them) that no disk kept and that could not be sent live
         self._is_kept = True
 
@@ -190,6 +214,7 @@ class Outbox:
         self._tail.append((after, position, batch, stream))
         self._tail_values += len(batch.values)
         while self._tail_values > WINDOW_VALUES_MAX:
+            self.spilled += 1
             self._spill_oldest()
         self._wake()
 
@@ -260,6 +285,13 @@ class Outbox:
         """Records waiting in memory."""
         return len(self._tail)
 
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (
+            WINDOW.at(self._tail_values, WINDOW_VALUES_MAX, self.spilled),
+            HOLES.at(len(self._holes), HOLES_MAX, self.joined),
+        )
+
     # Live
 
     def _take_live(self) -> Entry:
@@ -283,6 +315,7 @@ class Outbox:
             return
         holes = self._holes
         if holes and (holes[-1].upto >= after or len(holes) >= HOLES_MAX):
+            self.joined += holes[-1].upto < after
             holes[-1].upto = upto
         else:
             holes.append(_Hole(after, upto))
@@ -291,6 +324,7 @@ class Outbox:
         """In its place among the holes, joined with those it touches, so that records keep their order."""
         holes = self._holes
         is_full = len(holes) >= HOLES_MAX
+        self.joined += is_full
         place = next((n for n, hole in enumerate(holes) if hole.after >= after), len(holes))
         if place and (is_full or holes[place - 1].upto >= after):
             place -= 1

@@ -255,6 +255,12 @@ class Layouts:
     def __init__(self) -> None:
         self._live: dict[bytes, Layout] = {}
         self._reconstructed: OrderedDict[bytes, Layout] = OrderedDict()
+        self.forgotten = 0  # reconstructed ones given up
+
+    @property
+    def kept(self) -> int:
+        """Reconstructed layouts in memory, at most `RECONSTRUCTED_MAX`."""
+        return len(self._reconstructed)
 
     def register(self, layout: Layout) -> bytes:
         """The configuration has this one. Returns its content."""
@@ -276,4 +282,5 @@ class Layouts:
             layout = self._reconstructed.setdefault(content, made)
             if len(self._reconstructed) > RECONSTRUCTED_MAX:
                 self._reconstructed.popitem(last=False)
+                self.forgotten += 1
         return layout

@@ -18,7 +18,7 @@ from gateway.core.point import Layout, Priority
 from gateway.disk.filesystem import NO_ROOM, File, FileSystem
 from gateway.disk.record import Damage, Position
 from gateway.disk.writer import Group, Notify, State
-from gateway.journal.codec import Layouts
+from gateway.journal.codec import RECONSTRUCTED_MAX, Layouts
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.epochs import EpochFile
 from gateway.journal.historian import Historian
@@ -93,13 +93,14 @@ class Journal:
         self._writing = writing
         self._layouts = Layouts()
         self._lock_file: File | None = None
+        self._settings = settings or JournalSettings()
         self._boot_id = system_boot_id() if boot_id is None else boot_id
         self._lanes = {
             priority: Lane(
                 priority,
                 directory / priority.name.lower(),
                 filesystem=filesystem,
-                settings=settings or JournalSettings(),
+                settings=self._settings,
                 config_version=config_version,
                 layouts=self._layouts,
                 clock=clock,
@@ -323,6 +324,21 @@ class Journal:
             free_bytes=self._free_bytes(),
             history=None if self.retention is None else self.retention.stats(),
         )
+
+    @property
+    def ranges_max(self) -> int:
+        """Acknowledged ranges that each cursor remembers above its low mark."""
+        return self._settings.cursor_ranges_max
+
+    @property
+    def layouts_kept(self) -> tuple[int, int, int]:
+        """Layouts that no configuration has: in memory, at most, forgotten since start."""
+        return self._layouts.kept, RECONSTRUCTED_MAX, self._layouts.forgotten
+
+    @property
+    def footers_kept(self) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+        """Footers of segments kept decoded, by lane: now, at most, forgotten since start."""
+        return tuple((lane.priority.name.lower(), lane.places.kept) for lane in self._each_lane)
 
     def _free_bytes(self) -> int | None:
         try:

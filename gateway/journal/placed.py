@@ -26,6 +26,12 @@ class LanePlaces:
         self._books: dict[int, PlaceBook] = {}  # by index, of segments not sealed yet
         self._decoded: OrderedDict[tuple[int, int], Places] = OrderedDict()
         self._lock = threading.Lock()
+        self._forgotten = 0  # of the decoded
+
+    @property
+    def kept(self) -> tuple[int, int, int]:
+        """Footers kept decoded: now, at most, forgotten since start."""
+        return len(self._decoded), DECODED_MAX, self._forgotten
 
     def book(self, segment: Segment) -> PlaceBook:
         """What to tell about records appended to it."""
@@ -61,6 +67,7 @@ class LanePlaces:
                 self._decoded[key] = places
                 if len(self._decoded) > DECODED_MAX:
                     self._decoded.popitem(last=False)
+                    self._forgotten += 1
         return places
 
     def read(self, filesystem: FileSystem, segment: Segment) -> Places:

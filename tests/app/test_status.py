@@ -11,6 +11,7 @@ import pytest
 
 from gateway.app.status import Status
 from gateway.core.batch import Batch
+from gateway.core.bounded import Bound
 from gateway.core.point import Layout, Point, ValueType
 from gateway.core.quality import BAD, COMM_LOST
 from gateway.flow.image import Image
@@ -89,12 +90,15 @@ def test_bad_stays_bad_however_old(plant: Plant) -> None:
     assert set(plant.shown().values()) == {(None, "bad/comm-lost")}
 
 
-def test_what_is_dropped_or_bounded_is_a_metric() -> None:
-    uplink = SimpleNamespace(counters=SimpleNamespace(replies_dropped=2), session=SimpleNamespace(strays=3))
+def test_what_is_dropped_or_bounded_is_a_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    bound = Bound(noun="box", unit="things", what="`a` box", beyond="they fall", labels=("uplink",))
+    levels = [bound.at(5, 7, 1).of("u"), bound.at(0, 9, 2).of("v")]
+    monkeypatch.setattr("gateway.app.status.levels_of", lambda *_: levels)
+    uplink = SimpleNamespace(session=SimpleNamespace(strays=3))
     gateway: Any = SimpleNamespace(
         store=SimpleNamespace(not_kept=4, journal=SimpleNamespace(stats=lambda: SimpleNamespace(lanes=()))),
         uplinks={"u": (None, uplink)},
-        desk=SimpleNamespace(under_way=5, unaudited=0),
+        desk=SimpleNamespace(unaudited=6),
         links={},
         crashes={"link plc": 1},
     )
@@ -106,7 +110,10 @@ def test_what_is_dropped_or_bounded_is_a_metric() -> None:
         root.handlers[:] = before
     found = {family.name: [sample.value for sample in family.samples] for family in status.families()}
     assert found["gateway_journal_not_kept_batches_total"] == [4]
-    assert found["gateway_uplink_dropped_replies_total"] == [2]
     assert found["gateway_uplink_stray_acknowledgements_total"] == [3]
-    assert found["gateway_command_under_way_commands"] == [5]
-    assert found["gateway_command_limit_commands"] == [256]
+    assert found["gateway_command_unaudited_commands_total"] == [6]
+    assert found["gateway_box_things"] == [5, 0]
+    assert found["gateway_box_limit_things"] == [7, 9]
+    assert found["gateway_box_dropped_things_total"] == [1, 2]
+    labels = {family.name: [sample.labels for sample in family.samples] for family in status.families()}
+    assert labels["gateway_box_things"] == [(("uplink", "u"),), (("uplink", "v"),)]

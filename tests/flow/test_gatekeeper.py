@@ -470,7 +470,7 @@ def test_a_message_that_is_no_command_is_written_down() -> None:
 
 def test_the_oldest_ids_are_forgotten_and_never_one_under_way() -> None:
     site = Site()
-    site.gatekeeper._taken._limit = 3
+    site.gatekeeper._taken.limit = 3
     for number in range(5):
         site.do(site.command(id=str(number)))
     site.do(site.command(id="4"))

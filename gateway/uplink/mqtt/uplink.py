@@ -12,6 +12,7 @@ import msgspec
 
 from gateway.aio.alarm import Alarm
 from gateway.aio.endpoint import Endpoint
+from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.point import Layout
 from gateway.flow.outbox import Entry, Outbox
@@ -41,6 +42,23 @@ STATUS_EVERY_NS: Final = 60_000_000_000  # also how long an acknowledgement may 
 _ACK_BYTES: Final = 4  # the shortest PUBACK, MQTT 5.0 §3.4
 _MANY: Final = 16  # messages in flight from which on half of their acknowledgements are waited for at once
 _LOGGED_MAX: Final = 100  # distinct refusals that are logged one by one
+
+REPLIES: Final = Bound(
+    noun="uplink_replies",
+    unit="messages",
+    what="answers to commands that wait for the broker",
+    beyond="the oldest is dropped; it is in the audit file",
+    labels=("uplink",),
+    holds=("MqttUplink._replies",),
+)
+IN_FLIGHT: Final = Bound(
+    noun="uplink_in_flight",
+    unit="messages",
+    what="sent and not acknowledged",
+    beyond="the next ones wait",
+    lost="",
+    labels=("uplink",),
+)
 
 Outgoing: TypeAlias = tuple[bytes, bytes]
 """(topic, payload)"""
@@ -159,6 +177,13 @@ class MqttUplink:
     def is_idle(self) -> bool:
         """Whether all that was handed over has been acknowledged."""
         return not self._pending and not self._replies and not self.session.in_flight
+
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here."""
+        return (
+            REPLIES.at(len(self._replies), REPLIES_MAX, self.counters.replies_dropped),
+            IN_FLIGHT.at(self.in_flight, self.session.server.receive_maximum),
+        )
 
     def reply(self, topic: bytes, payload: bytes, *, qos: int) -> None:
         """Answer a command; goes out before values."""
