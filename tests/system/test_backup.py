@@ -62,7 +62,7 @@ def test_all_that_was_committed_is_delivered_from_a_backup(
         gateway.start()  # the original comes back, and uses another epoch
         epoch_after = gateway.status()["epoch"]
         gateway.kill()
-        written = dump_journal(gateway.state, tmp_path / "dump")
+        written = dump_journal(gateway.state)
         waiting = [one for one in written if one.epoch == epoch and delivered < one.seq <= committed]
         assert len(waiting) > COMMITTED_MIN // 2
 
@@ -82,7 +82,7 @@ def test_all_that_was_committed_is_delivered_from_a_backup(
         plant.stop()
         until(lambda: elsewhere.uplink()["backlog"] == 0, "the backlog to go", within_s=30)
         assert elsewhere.stop()[0] == 0
-        last = dump_journal(elsewhere.state, tmp_path / "dump")[-1]
+        last = dump_journal(elsewhere.state)[-1]
         until(lambda: any((h.json["e"], h.json["n"]) == last[:2] for h in second.heard), "the last of it")
         heard = account(second, in_order=True)
         delivered_now = check_against(waiting, heard, plant)
