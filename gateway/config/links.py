@@ -8,6 +8,7 @@ from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from gateway.config.credentials import credential_name, credential_path, where_it_comes_from
 from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import PLANNED_DRIVERS, PLANNED_UPLINKS, Kinds
 from gateway.config.models import Model
@@ -182,9 +183,14 @@ def with_files(model: ModelT, node: Node, place: Place, faults: Collector) -> Mo
         if reference is None or value is None:
             continue
         where = locate(node, (field.alias or name,), place)
-        path = Path(where.file).parent / value
+        credential = credential_name(value)
+        if credential is None:
+            path, expected = Path(where.file).parent / value, "the path of a file"
+        else:
+            home = Path(faults.root.place.file).parent.absolute()
+            path, expected = credential_path(credential, home), where_it_comes_from(credential, home)
         update[name] = str(path.absolute())
-        _check_file(value, path, reference, where, faults)
+        _check_file(value, path, reference, where, faults, expected=expected)
     return model.model_copy(update=update) if update else model
 
 
@@ -203,17 +209,19 @@ def _metadata(field: Any) -> list[Any]:
     return [*field.metadata, *inner]
 
 
-def _check_file(value: str, path: Path, reference: FileRef, place: Place, faults: Collector) -> None:
+def _check_file(
+    value: str, path: Path, reference: FileRef, place: Place, faults: Collector, *, expected: str
+) -> None:
     fault: Found | None = None
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            fault = place, f"{shown(value)}, which is not a file", "the path of a file"
+            fault = place, f"{shown(value)}, which is not a file", expected
         elif not os.access(path, os.R_OK):
             fault = place, f"{shown(value)}, which cannot be read", "a file that this user may read"
         elif reference.secret and mode & stat.S_IROTH:
             faults.warn((place, f"the secret {shown(value)} readable by everybody", f"chmod o-rwx {path}"))
     except OSError as error:
-        fault = place, f"{shown(value)}, which cannot be read ({error.strerror})", "the path of a file"
+        fault = place, f"{shown(value)}, which cannot be read ({error.strerror})", expected
     if fault is not None:
         faults.add(fault)

@@ -14,6 +14,7 @@ import msgspec
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from gateway.config.credentials import credential_name
 from gateway.config.scalars import clip, shown
 
 NANOSECONDS: Final = {
@@ -261,7 +262,7 @@ def url(value: object, ports: dict[str, int]) -> tuple[str, HostPort]:
 class FileRef(msgspec.Struct, frozen=True):
     """Marks `Annotated[str, FileRef()]`: a path relative to the file it is written in; it must be readable.
 
-    A secret that everybody on the machine can read gets a warning.
+    `credential:NAME` is a secret that systemd hands over: `gateway.config.credentials`. A secret that everybody on the machine can read gets a warning.
     """
 
     secret: bool = False
@@ -269,6 +270,8 @@ class FileRef(msgspec.Struct, frozen=True):
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         def parse(value: object) -> str:
             if isinstance(value, str) and value and "\0" not in value:
+                if credential_name(value) == "":
+                    raise fault(shown(value), "credential:NAME, with letters, digits and . _ - in NAME")
                 return value
             raise fault("a value that is no path" if self.secret else shown(value), "the path of a file")
 

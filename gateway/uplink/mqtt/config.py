@@ -78,7 +78,7 @@ class MqttUplink(Uplink):
     )
     username: Text | None = Field(None, min_length=1, description="User name.")
     password_file: Annotated[str, FileRef(secret=True)] | None = Field(
-        None, description="File with the password; a newline at its end is not part of it."
+        None, description="File with the password, or credential:NAME; a newline at its end is not part of it."
     )
     ca: Annotated[str, FileRef()] | None = Field(
         None,
@@ -89,7 +89,7 @@ class MqttUplink(Uplink):
         None, description="File with the client certificate (PEM)."
     )
     key_file: Annotated[str, FileRef(secret=True)] | None = Field(
-        None, description="File with the private key of the client certificate (PEM)."
+        None, description="File with the private key of the client certificate (PEM), or credential:NAME."
     )
     keep_alive_ns: Annotated[int, Duration("5s", "18h")] = Field(
         "60s",
