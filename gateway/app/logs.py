@@ -1,4 +1,4 @@
-"""Log lines: readable on a terminal, JSON with a priority prefix under systemd."""
+"""Log lines: for people on a terminal, entries with fields in journald, JSON where nothing else is known."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
+<<<<<<< HEAD
 from gateway.app.log_writer import QUEUE, LineWriter
 from gateway.core.bounded import Level
+=======
+from gateway.app.journald import PRIORITY, SOCKET, JournalHandler, is_journal
+>>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-# sd-daemon(3): a line that begins with <n> is stored with that syslog priority
-_PRIORITY: Final = {"CRITICAL": 2, "ERROR": 3, "WARNING": 4, "INFO": 6, "DEBUG": 7}
 _COLOUR: Final = {"CRITICAL": "\x1b[1;31m", "ERROR": "\x1b[31m", "WARNING": "\x1b[33m", "INFO": "\x1b[32m"}
 _DIM: Final = "\x1b[2m"
 _RESET: Final = "\x1b[0m"
 
 
+<<<<<<< HEAD
 def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
     """Send all logs to `stream` (standard error): JSON where systemd collects it, else lines for people."""
     stream = stream or sys.stderr
@@ -30,15 +33,36 @@ def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(TerminalLines(has_colour=stream.isatty() and "NO_COLOR" not in os.environ))
+=======
+def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None, journald: str = SOCKET) -> None:
+    """Send all logs to `stream` (standard error), or to journald where that is what the stream goes to."""
+>>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_handler(stream or sys.stderr, journald)]
     root.setLevel(level)
 
 
+<<<<<<< HEAD
 def log_levels() -> Iterator[Level]:
     """How full the queue of log lines is."""
     writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LineWriter)]
     yield writers[0].level_now() if writers else QUEUE.at(0, 0)
+=======
+def _handler(stream: TextIO, journald: str) -> logging.Handler:
+    lines = logging.StreamHandler(stream)
+    try:
+        is_collected = is_journal(stream.fileno())
+    except (OSError, ValueError):  # no file behind it
+        is_collected = False
+    if not is_collected:
+        lines.setFormatter(TerminalLines(has_colour=stream.isatty() and "NO_COLOR" not in os.environ))
+        return lines
+    try:
+        return JournalHandler(words=words, facts=fields_of, address=journald)
+    except OSError:  # collected, but its socket is out of reach, in a container for one
+        lines.setFormatter(JsonLines())
+        return lines
+>>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -47,7 +71,7 @@ def fields_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 class JsonLines(logging.Formatter):
-    """One object a line."""
+    """One object a line, behind the priority that sd-daemon(3) reads."""
 
     def format(self, record: logging.LogRecord) -> str:
         """`<6>{"level":…,"logger":…,"message":…, fields…}`; journald adds the time."""
@@ -56,7 +80,7 @@ class JsonLines(logging.Formatter):
         out.update(fields_of(record))
         if record.exc_info:
             out["exception"] = self.formatException(record.exc_info)
-        return f"<{_PRIORITY.get(record.levelname, 6)}>{json.dumps(out, default=str, ensure_ascii=False)}"
+        return f"<{PRIORITY.get(record.levelname, 6)}>{json.dumps(out, default=str, ensure_ascii=False)}"
 
 
 class TerminalLines(logging.Formatter):
@@ -71,7 +95,7 @@ class TerminalLines(logging.Formatter):
         moment = datetime.datetime.fromtimestamp(record.created, tz=datetime.UTC).astimezone()
         time = f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03}"
         level = f"{record.levelname:<7}"
-        facts = " ".join(f"{key}={_quoted(value)}" for key, value in fields_of(record).items())
+        facts = _facts(record)
         if self._has_colour:
             time, facts = f"{_DIM}{time}{_RESET}", f"{_DIM}{facts}{_RESET}" if facts else ""
             level = f"{_COLOUR.get(record.levelname, '')}{level}{_RESET}"
@@ -81,6 +105,18 @@ class TerminalLines(logging.Formatter):
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
+
+
+def words(record: logging.LogRecord) -> str:
+    """The line without time and level, which journald shows itself."""
+    text = "  ".join(part for part in (record.getMessage(), _facts(record)) if part)
+    if record.exc_info:
+        text += "\n" + logging.Formatter().formatException(record.exc_info)
+    return text
+
+
+def _facts(record: logging.LogRecord) -> str:
+    return " ".join(f"{key}={_quoted(value)}" for key, value in fields_of(record).items())
 
 
 def _quoted(value: object) -> str:
