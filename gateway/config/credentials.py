@@ -1,8 +1,8 @@
 """Secrets that systemd hands to a service: `credential:NAME` wherever a configuration names a file.
 
 Under systemd NAME is looked for in `$CREDENTIALS_DIRECTORY`: as it is (`LoadCredential=NAME:…`), then as
-`gateway_NAME`, which is what `LoadCredential=gateway:DIR/credentials` of our unit makes of a file NAME in that
-folder. Without systemd it is that file itself, so that `gateway check` sees what the service will see.
+`gateway_NAME`, which is what `LoadCredential=gateway:DIR/credentials` of our unit makes of a file NAME in
+that folder. Without systemd it is that file itself, so that `gateway check` sees what the service will see.
 """
 
 from __future__ import annotations

@@ -262,7 +262,8 @@ def url(value: object, ports: dict[str, int]) -> tuple[str, HostPort]:
 class FileRef(msgspec.Struct, frozen=True):
     """Marks `Annotated[str, FileRef()]`: a path relative to the file it is written in; it must be readable.
 
-    `credential:NAME` is a secret that systemd hands over: `gateway.config.credentials`. A secret that everybody on the machine can read gets a warning.
+    `credential:NAME` is a secret that systemd hands over: `gateway.config.credentials`. A secret that
+    everybody on the machine can read gets a warning.
     """
 
     secret: bool = False

@@ -78,7 +78,8 @@ class MqttUplink(Uplink):
     )
     username: Text | None = Field(None, min_length=1, description="User name.")
     password_file: Annotated[str, FileRef(secret=True)] | None = Field(
-        None, description="File with the password, or credential:NAME; a newline at its end is not part of it."
+        None,
+        description="File with the password, or credential:NAME; a newline at its end is not part of it.",
     )
     ca: Annotated[str, FileRef()] | None = Field(
         None,
