@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import sys
 from pathlib import Path
@@ -47,6 +48,7 @@ def run(config: Path, state: Path | None, log_level: str) -> None:
     from gateway.config.load import load
 
     set_up_logs(level=log_level.upper())
+    faulthandler.enable()  # the watchdog ends us with SIGABRT: the log then shows where every thread was
     home = state or state_directory()
     if (intent := finish_if_begun(home)) is not None:
         logging.getLogger("gateway").warning("a restore is finished", extra={"backup": intent.backup})
@@ -246,11 +248,18 @@ def main() -> None:
     try:
         cli()
     except ConfigError as error:
-        click.echo(str(error), err=True)
+        _complain(str(error))
         sys.exit(EXIT_CONFIG)
     except GatewayError as error:
-        click.echo(f"gateway: {error}", err=True)
+        _complain(f"gateway: {error}")
         sys.exit(1)
+
+
+def _complain(text: str) -> None:
+    from gateway.app.journald import is_journal
+
+    level = "<3>" if is_journal(2) else ""  # sd-daemon(3): an error, in red and found by `journalctl -p err`
+    click.echo("\n".join(f"{level}{line}" for line in text.splitlines()), err=True)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from gateway.app.kinds import driver_parts, kinds
 from gateway.app.rules import Deliveries, RuleCompiler
 from gateway.app.status import Status
 from gateway.app.store import Store
-from gateway.app.systemd import notify_systemd
+from gateway.app.systemd import Heart, notify_systemd, watchdog_s
 from gateway.app.uplinks import make_uplink
 from gateway.config.load import ConfigErrors, load
 from gateway.config.site import Site, UplinkSpec
@@ -117,6 +117,7 @@ class Gateway:
                 self._start_uplinks(compiled)
                 self._start_links(compiled)
                 self._supervisor.spawn("maintenance", self._maintain)
+                self._supervisor.spawn("heart", self._heart().run)
                 host, port = http.address
                 _log.info(
                     "gateway runs",
@@ -348,6 +349,10 @@ class Gateway:
         return gone
 
     # Care and end
+
+    def _heart(self) -> Heart:
+        journal = self._store.journal
+        return Heart(ask=journal.ask, silent=journal.silent, status=self.status.line, limit_s=watchdog_s())
 
     async def _maintain(self) -> None:
         while True:

@@ -120,6 +120,15 @@ class Status:
             reasons.append("journal: a buffer is at its bound, reading pauses")
         return Health(ok=not reasons, reasons=tuple(reasons))
 
+    def line(self) -> str:
+        """What `systemctl status` shows: links, uplinks, and what is ill."""
+        gateway = self._gateway
+        links = [link.driver.endpoint.state is LinkState.UP for link in gateway.links.values()]
+        uplinks = [uplink.is_connected for _spec, uplink in gateway.uplinks.values()]
+        backlog = sum(box.backlog for _spec, uplink in gateway.uplinks.values() for box in uplink.outboxes())
+        line = f"links {sum(links)} of {len(links)} up, uplinks {sum(uplinks)} of {len(uplinks)} up"
+        return "; ".join((f"{line}, backlog {backlog}", *self.health().reasons))
+
     def status(self) -> api.Status:
         """Everything at a glance."""
         gateway = self._gateway

@@ -98,6 +98,8 @@ class Writer:
         self.commits = 0
         self.bytes_put = 0
         self.bytes_durable = 0
+        self._asked = 0  # signs of life, of the thread
+        self._answered = 0
         self.on_failure: Callable[[StorageError], None] | None = None
         self._directory = directory
         self._filesystem = filesystem
@@ -153,6 +155,16 @@ class Writer:
         """Do not wait for the interval."""
         self._urgent.set()
         self._wake.set()
+
+    def ask(self) -> None:
+        """Ask the thread for a sign of life: it answers once it has done what waits, or tried to."""
+        self._asked += 1
+        self._wake.set()
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the thread owes an answer. One that failed for good owes none: that is said elsewhere."""
+        return self._answered < self._asked and self.failure is None
 
     def collect(self) -> None:
         """Take over what became durable: receipts first, then their callbacks."""
@@ -238,7 +250,9 @@ class Writer:
             self._urgent.clear()
             is_last = self._is_closing
             last_ns = time.monotonic_ns()
+            asked = self._asked
             is_done = self.step()
+            self._answered = asked
             if is_last:
                 return
             if not is_done:

@@ -294,6 +294,15 @@ class Journal:
         for lane in self._each_lane:
             lane.log.writer.flush()
 
+    def ask(self) -> None:
+        """Ask every writer for a sign of life; `silent` tells who has not given it yet."""
+        for lane in self._each_lane:
+            lane.log.writer.ask()
+
+    def silent(self) -> list[str]:
+        """Lanes whose writer has not answered: their disk hangs, or the thread is gone."""
+        return [lane.priority.name.lower() for lane in self._each_lane if lane.log.writer.is_silent]
+
     def commit(self) -> bool:
         """With `Writing.CALLER`: do the file work now. Whether all of it is durable."""
         if self._writing is not Writing.CALLER:

@@ -37,7 +37,7 @@ def test_the_loop_goes_on_while_a_configuration_is_read(
     async def main() -> tuple[str, int]:
         gateway = runtime.Gateway(config, state=tmp_path / "state", clock=SystemClock())
         task = asyncio.get_running_loop().create_task(gateway.run(load(config, kinds())))
-        await until(lambda: hasattr(gateway, "site"))
+        await until(lambda: "maintenance" in gateway._supervisor._tasks)
         monkeypatch.setattr(runtime, "load", slow)
         config.write_text(CONFIG % 2)
         gateway._ask_reload()
