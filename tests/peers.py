@@ -66,6 +66,7 @@ PEERS: Final[Mapping[str, Peer]] = MappingProxyType(
         "xxd": Peer("xxd", Source.DEBIAN, "xxd"),
         "socat": Peer("socat", Source.DEBIAN, "socat"),
         "openssl": Peer("openssl", Source.DEBIAN, "openssl"),
+        "systemd-analyze": Peer("systemd-analyze", Source.DEBIAN, "systemd"),
         "pymodbus": Peer("pymodbus", Source.PYPI, "pymodbus"),
         "paho": Peer("paho", Source.PYPI, "paho-mqtt"),
     }
