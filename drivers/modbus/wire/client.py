@@ -151,13 +151,19 @@ class ClientSession:
     quarantine until the connection ends, so that a late answer can never meet a later request.
     """
 
-    def __init__(self, *, max_in_flight: int = 1, first_transaction: int = 1) -> None:
+    def __init__(
+        self, *, max_in_flight: int = 1, first_transaction: int = 1, has_datagrams: bool = False
+    ) -> None:
+        """`has_datagrams`: UDP, where each frame comes alone and a bad one spoils no other. What gets lost
+        times out; to ask again is the caller's matter.
+        """
         if not 1 <= max_in_flight <= IN_FLIGHT_MAX:
             raise LocalProtocolError(f"max_in_flight: found {max_in_flight}, expected 1..{IN_FLIGHT_MAX}")
         self.counters: Final = Counters()
         self.frames: FrameLog | None = None  # set while somebody looks at the wire
         self._max_in_flight: Final = max_in_flight
         self._transaction = first_transaction % _TRANSACTION_COUNT
+        self._has_datagrams: Final = has_datagrams
         self._framer = mbap.Framer()
         self._pending: dict[int, _Pending] = {}  # at most `max_in_flight`, in the order of the requests
         self._quarantine: dict[int, None] = {}  # at most QUARANTINE_MAX, oldest first
@@ -198,6 +204,10 @@ class ClientSession:
         Raises `RemoteProtocolError` when the stream is not Modbus TCP: drop the link and call `lost`, which
         first hands out the events of the answers that stood in front of the garbage.
         """
+        if self._has_datagrams:
+            frame = mbap.decode(data)
+            self.counters.garbage += frame is None
+            return self._match([frame], now_ns) if frame is not None else []
         frames: list[mbap.Frame] = []
         try:
             self._framer.feed(data, frames)

@@ -29,6 +29,7 @@ from drivers.modbus.wire.line import BROADCAST, Echo, Framer, Mode, Timing, fram
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG, response_head
 from drivers.modbus.wire.rtu import Frame, Hears
 from gateway.core.errors import LocalProtocolError
+from gateway.core.frames import FrameLog
 from gateway.core.session import Address
 
 OWED_MAX: Final = 256  # slaves that owe an answer at once: one for each address
@@ -84,6 +85,7 @@ class LineClientSession:
     def __init__(self, *, mode: Mode, timing: Timing, has_echo: bool = False) -> None:
         """`has_echo`: the adapter returns what is sent, see `line.Echo`."""
         self.counters: Final = Counters()
+        self.frames: FrameLog | None = None  # set while somebody looks at the wire
         self._mode: Final = mode
         self._timing: Final = timing
         self._framer: Final[Framer] = framer(mode, Hears.RESPONSES, self.counters)
@@ -126,6 +128,7 @@ class LineClientSession:
         )
         self._is_ripe = False
         self.counters.requests += 1
+        self.counters.busy_since_ns = now_ns
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Event]:  # noqa: ARG002
         """Match the answer to the request. Never raises: what is no frame is counted and passed over."""
@@ -162,15 +165,18 @@ class LineClientSession:
             pending.deadline_ns = on_wire_ns + pending.timeout_ns + answer_ns
             self._echo.sent(pending.frame, is_unlike_answer=not _may_repeat(expected))
             self._framer.expect((bytes((expected.unit, expected.request[0])),), expected.size)
+        if self.frames is not None:
+            self.frames.add(now_ns, "sent", expected.unit, expected.request, None, "")
         return [pending.frame]
 
     def sent(self, now_ns: int) -> list[Event]:  # noqa: ARG002
         """Nothing depends on it."""
         return []
 
-    def lost(self, now_ns: int) -> list[Event]:  # noqa: ARG002
+    def lost(self, now_ns: int) -> list[Event]:
         """Fail the request, and be ready for the line once more."""
         pending, self._pending = self._pending, None
+        self.counters.rest(now_ns)
         self._framer.clear()
         self._echo.clear()
         self._owed.clear()
@@ -209,10 +215,14 @@ class LineClientSession:
 
     def _give_up(self, pending: _Pending, now_ns: int) -> Event:
         self._pending = None
+        self.counters.rest(now_ns)
         if pending.is_broadcast and pending.was_sent:
             self.counters.broadcasts += 1
             return Broadcast(pending.token, pending.sent_ns)
         self.counters.timeouts += 1
+        if self.frames is not None:
+            note = "no answer in time" if pending.was_sent else "not sent: the line was never silent"
+            self.frames.add(now_ns, "fault", pending.expected.unit, pending.expected.request, None, note)
         if pending.was_sent:
             self._owed[pending.expected.unit] = _Owed(pending.expected, now_ns + pending.timeout_ns)
             self._drain(now_ns)
@@ -242,17 +252,20 @@ class LineClientSession:
     def _judge(self, unit: int, pdu: bytes, now_ns: int) -> Event | None:
         """What a frame is to the request; None where it is none of its answers."""
         pending, owed = self._pending, self._owed.get(unit)
-        counters = self.counters
         if pending is None or not pending.was_sent or pending.is_broadcast or unit != pending.expected.unit:
-            counters.late += 1
             self._owed.pop(unit, None)
+            self._note_late(unit, pdu, now_ns)
             return None
         if owed is not None and now_ns < owed.until_ns and not _fits(pending.expected, pdu):
-            counters.late += 1
             del self._owed[unit]
+            self._note_late(unit, pdu, now_ns)
             return None
-        event = pending.expected.judge(pending.token, unit, pdu, now_ns, counters)
+        event = pending.expected.judge(pending.token, unit, pdu, now_ns, self.counters)
         self._pending = None
+        self.counters.rest(now_ns)
+        if self.frames is not None:
+            note = "" if event.__class__ is not Mismatched else "does not fit the request"
+            self.frames.add(now_ns, "received", unit, pdu, pending.expected.request, note)
         if event.__class__ is Mismatched:
             self._drain(now_ns)
         elif owed is not None:  # this may have been the one owed: then there is another to come
@@ -261,3 +274,8 @@ class LineClientSession:
             else:
                 del self._owed[unit]
         return event
+
+    def _note_late(self, unit: int, pdu: bytes, now_ns: int) -> None:
+        self.counters.late += 1
+        if self.frames is not None:
+            self.frames.add(now_ns, "received", unit, pdu, b"", "too late, or never asked for")

@@ -29,6 +29,16 @@ def encode(transaction: int, unit: int, pdu: bytes) -> bytes:
     return HEADER.pack(transaction, 0, len(pdu) + 1, unit) + pdu
 
 
+def decode(datagram: bytes) -> Frame | None:
+    """The frame that is a whole datagram; None where it is none, or not one alone."""
+    if len(datagram) <= HEADER_SIZE:
+        return None
+    transaction, protocol, length, unit = HEADER.unpack_from(datagram)
+    if protocol or length > LENGTH_MAX or len(datagram) != _BEFORE_LENGTH_COUNTS + length:
+        return None
+    return transaction, unit, datagram[HEADER_SIZE:]
+
+
 class Framer:
     """Cuts one direction of one connection into frames. Holds back less than one frame: 259 bytes."""
 

@@ -46,9 +46,18 @@ class ServerSession:
     what came before it are still in `to_send`.
     """
 
-    def __init__(self, responder: Responder, *, unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION) -> None:
+    def __init__(
+        self,
+        responder: Responder,
+        *,
+        unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION,
+        has_datagrams: bool = False,
+    ) -> None:
+        """`has_datagrams`: one UDP client, each of whose requests comes in a datagram of its own."""
         self._responder: Final = responder
         self._unknown_unit: Final = unknown_unit
+        self._has_datagrams: Final = has_datagrams
+        self.malformed = 0  # datagrams that were no frames, and were dropped
         self._framer = mbap.Framer()
         self._out: list[bytes] = []
         self._queued = 0  # bytes in `_out`
@@ -57,6 +66,10 @@ class ServerSession:
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Indication]:  # noqa: ARG002
         """Take requests and queue their answers."""
+        if self._has_datagrams:
+            frame = mbap.decode(data)
+            self.malformed += frame is None
+            return [self._serve(*frame)] if frame is not None else []
         frames: list[mbap.Frame] = []
         try:
             self._framer.feed(data, frames)
