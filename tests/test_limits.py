@@ -24,7 +24,7 @@ EXEMPT = {  # what is bounded by something that is counted elsewhere
     "gateway.uplink.mqtt.uplink.MqttUplink._pending": "the messages of one record",
     "gateway.uplink.mqtt.wire.incoming._Lane.order": "bounded by our Receive Maximum",
     "gateway.uplink.mqtt.wire.outgoing.Outgoing.waiting": "a part of the messages in flight",
-    "gateway.core.frames.FrameLog._ring": "a ring for people while they look; they are told what is forgotten",
+    "gateway.core.frames.FrameLog._ring": "a ring for people while they look",
     "drivers.modbus.wire.line_server_session.LineServerSession._slots": "QUEUED_MAX; no driver serves yet",
     "gateway.app.demo.mqtt_client.MqttClient._messages": "of the demo",
 }
