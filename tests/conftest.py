@@ -8,6 +8,8 @@ import pytest
 
 from tests.peers import in_ci
 
+pytest_plugins = ["tests.fuzz"]
+
 
 class PeerCount:
     """How many interop tests were collected, ran and were skipped, and why."""

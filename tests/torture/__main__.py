@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from gateway.config.values import duration_ns
 from tests.peers import mosquitto
-from tests.system.process import Background
+from tests.system.process import ROOT, Background
 from tests.torture.kills import BROKER, Campaign
 from tests.torture.soak import soak
 
@@ -54,20 +55,30 @@ def soaks(months: float, *, seed: int) -> int:
     return 1 if soaked.faults else 0
 
 
+def fuzz(examples: int, *, only: str) -> int:
+    """Every property of the tests with so many examples; pytest's code."""
+    command = [sys.executable, "-m", "pytest", "-q", "--fuzz", str(examples), "--timeout", "0", "-k", only]
+    return subprocess.run([*command, "tests"], cwd=ROOT, check=False).returncode
+
+
 def main() -> int:
     """One campaign after the other, as asked."""
     parser = argparse.ArgumentParser(prog="script/torture", description=__doc__)
     parser.add_argument("--kills", type=int, metavar="N", help="kill the gateway under load so many times")
     parser.add_argument("--soak", type=float, metavar="MONTHS", help="run so long in virtual time")
+    parser.add_argument("--fuzz", type=int, metavar="N", help="every property with so many examples")
+    parser.add_argument("--only", default="", metavar="WORDS", help="of the properties; as pytest's -k")
     parser.add_argument("--seed", type=int, help="of what is random; default: a new one, which is printed")
     parser.add_argument("--for", dest="duration", metavar="DURATION", help="end the kills after 10m, 8h …")
     parser.add_argument("--keep", action="store_true", help="keep state and logs also where all is well")
     options = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     for_s = None if options.duration is None else duration_ns(options.duration) / 1e9
-    if options.kills is None and for_s is None and options.soak is None:
-        parser.error("nothing to do: --kills N, --soak MONTHS")
+    if {options.kills, for_s, options.soak, options.fuzz} == {None}:
+        parser.error("nothing to do: --kills N, --soak MONTHS, --fuzz N")
     code = 0
+    if options.fuzz is not None:
+        code |= fuzz(options.fuzz, only=options.only)
     if options.soak is not None:
         code |= soaks(options.soak, seed=seed)
     if options.kills is not None or for_s is not None:
