@@ -48,7 +48,7 @@ def run(config: Path, state: Path | None, log_level: str) -> None:
     from gateway.config.load import load
 
     set_up_logs(level=log_level.upper())
-    faulthandler.enable()  # the watchdog ends us with SIGABRT: the log then shows where every thread was
+    faulthandler.enable(2)  # the watchdog ends us with SIGABRT: the log then shows where each thread was
     home = state or state_directory()
     if (intent := finish_if_begun(home)) is not None:
         logging.getLogger("gateway").warning("a restore is finished", extra={"backup": intent.backup})

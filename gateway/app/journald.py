@@ -71,6 +71,7 @@ class JournalHandler(logging.Handler):
             self._socket.close()
             raise
         self.dropped = 0  # since the last line that went out
+        self.lost = 0  # in all
 
     def emit(self, record: logging.LogRecord) -> None:
         """One datagram."""
@@ -80,6 +81,7 @@ class JournalHandler(logging.Handler):
                 self.dropped = 0
             if self.dropped or not self._send(data):
                 self.dropped += 1
+                self.lost += 1
         except Exception:  # noqa: BLE001 - as logging wants it: a log line must not end what it tells about
             self.handleError(record)
 

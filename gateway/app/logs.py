@@ -10,12 +10,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any, Final, TextIO
 
-<<<<<<< HEAD
+from gateway.app.journald import PRIORITY, SOCKET, JournalHandler, is_journal
 from gateway.app.log_writer import QUEUE, LineWriter
 from gateway.core.bounded import Level
-=======
-from gateway.app.journald import PRIORITY, SOCKET, JournalHandler, is_journal
->>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
 
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _COLOUR: Final = {"CRITICAL": "\x1b[1;31m", "ERROR": "\x1b[31m", "WARNING": "\x1b[33m", "INFO": "\x1b[32m"}
@@ -23,33 +20,27 @@ _DIM: Final = "\x1b[2m"
 _RESET: Final = "\x1b[0m"
 
 
-<<<<<<< HEAD
-def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None) -> None:
-    """Send all logs to `stream` (standard error): JSON where systemd collects it, else lines for people."""
-    stream = stream or sys.stderr
-    handler = LineWriter(stream)
-    # A terminal started by systemd's user instance inherits the variable: what is shown there is for people.
-    if "JOURNAL_STREAM" in os.environ and not stream.isatty():
-        handler.setFormatter(JsonLines())
-    else:
-        handler.setFormatter(TerminalLines(has_colour=stream.isatty() and "NO_COLOR" not in os.environ))
-=======
 def set_up_logs(*, level: str = "INFO", stream: TextIO | None = None, journald: str = SOCKET) -> None:
     """Send all logs to `stream` (standard error), or to journald where that is what the stream goes to."""
->>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
     root = logging.getLogger()
     root.handlers[:] = [_handler(stream or sys.stderr, journald)]
     root.setLevel(level)
 
 
-<<<<<<< HEAD
 def log_levels() -> Iterator[Level]:
-    """How full the queue of log lines is."""
-    writers = [handler for handler in logging.getLogger().handlers if isinstance(handler, LineWriter)]
-    yield writers[0].level_now() if writers else QUEUE.at(0, 0)
-=======
+    """How full the queue of log lines is; there is none before journald, only lines that it did not take."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineWriter):
+            yield handler.level_now()
+            return
+        if isinstance(handler, JournalHandler):
+            yield QUEUE.at(0, handler.lost)
+            return
+    yield QUEUE.at(0, 0)
+
+
 def _handler(stream: TextIO, journald: str) -> logging.Handler:
-    lines = logging.StreamHandler(stream)
+    lines = LineWriter(stream)
     try:
         is_collected = is_journal(stream.fileno())
     except (OSError, ValueError):  # no file behind it
@@ -62,7 +53,6 @@ def _handler(stream: TextIO, journald: str) -> logging.Handler:
     except OSError:  # collected, but its socket is out of reach, in a container for one
         lines.setFormatter(JsonLines())
         return lines
->>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, Any]:

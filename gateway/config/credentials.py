@@ -16,7 +16,6 @@ from typing import Final
 SCHEME: Final = "credential:"
 FOLDER: Final = "credentials"  # beside gateway.yaml
 PREFIX: Final = "gateway_"
-VARIABLE: Final = "CREDENTIALS_DIRECTORY"
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,200}", re.ASCII)
 
 
@@ -30,7 +29,7 @@ def credential_name(value: str) -> str | None:
 
 def credential_path(name: str, directory: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """The file of a credential, which may be missing; `directory` is where gateway.yaml is."""
-    given = environ.get(VARIABLE)
+    given = environ.get("CREDENTIALS_DIRECTORY")
     if not given:
         return directory / FOLDER / name
     exact = Path(given) / name
@@ -40,6 +39,6 @@ def credential_path(name: str, directory: Path, environ: Mapping[str, str] = os.
 def where_it_comes_from(name: str, directory: Path, environ: Mapping[str, str] = os.environ) -> str:
     """What to do about a credential that is missing."""
     file = directory / FOLDER / name
-    if environ.get(VARIABLE):
+    if environ.get("CREDENTIALS_DIRECTORY"):
         return f"a credential that systemd loaded: put it into {file} and restart the service"
     return f"the secret in {file}"

@@ -7,25 +7,18 @@ import io
 import json
 import logging
 import os
-<<<<<<< HEAD
 import re
-import threading
-=======
 import socket
 import struct
->>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-<<<<<<< HEAD
-from gateway.app.logs import log_levels, set_up_logs
-=======
 from gateway.app.journald import JournalHandler
-from gateway.app.logs import set_up_logs
->>>>>>> 9587683 (Unit, watchdog, credentials, journald, package: wip)
+from gateway.app.logs import log_levels, set_up_logs
 
 
 class Terminal(io.StringIO):
@@ -144,6 +137,8 @@ def test_a_journald_that_takes_nothing_is_not_waited_for_and_the_gap_is_said(
     assert journald.entry()["MESSAGE"] == f"{missing} log lines are missing here: journald did not take them"
     assert journald.entry()["GATEWAY_NUMBER"] == "5000"
     assert handler.dropped == 0
+    (level,) = log_levels()
+    assert (level.depth, level.lost) == (0, missing)
 
 
 def test_without_its_socket_the_journal_gets_json_with_the_priority(
@@ -151,6 +146,7 @@ def test_without_its_socket_the_journal_gets_json_with_the_priority(
 ) -> None:
     set_up_logs(stream=collected, journald=str(tmp_path / "nowhere"))
     root.warning("link is down", extra={"link": "plc 1", "wait_s": 2})
+    root.handlers[0].flush()
     collected.seek(0)
     text = collected.read()
     assert text.startswith("<4>")
@@ -164,6 +160,7 @@ def test_a_file_gets_lines_for_people_although_the_variable_was_inherited(
     with (tmp_path / "log").open("w+") as stream:
         set_up_logs(stream=stream)
         root.warning("link is down", extra={"link": "plc 1"})
+        root.handlers[0].flush()
         stream.seek(0)
         assert stream.read().endswith(' WARNING link is down  link="plc 1"\n')
 

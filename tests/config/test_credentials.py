@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.credentials import VARIABLE, credential_name, credential_path
+from gateway.config.credentials import credential_name, credential_path
 from gateway.config.load import check
 from gateway.uplink.mqtt.config import MqttUplink
 from tests.config.kinds import kinds
+
+VARIABLE = "CREDENTIALS_DIRECTORY"  # systemd.exec(5)
 
 CONFIG = """
 version: 1

@@ -235,7 +235,7 @@ def test_unresolvable_hosts_do_not_stop_it(make_gateway: Callable[..., Gateway],
 
 
 @pytest.mark.kills
-def test_logs_are_json_with_priorities_under_systemd(
+def test_logs_are_for_people_where_standard_error_is_not_the_journal(
     make_gateway: Callable[..., Gateway], plant: Plant
 ) -> None:
     gateway = make_gateway(site({"d1": plant}, dead_port()), env={"JOURNAL_STREAM": "8:1"})
@@ -243,13 +243,42 @@ def test_logs_are_json_with_priorities_under_systemd(
     gateway.await_log("link is down")
     assert gateway.stop()[0] == 0
     lines = gateway.log.splitlines()
-    for line in lines:
-        assert line[0] == "<"
-        assert line[2] == ">"
-        said = json.loads(line[3:])
-        assert {"level", "logger", "message"} <= said.keys()
-    assert any(line.startswith("<4>") and "link is down" in line for line in lines)
-    assert any("gateway runs" in line and json.loads(line[3:])["points"] == 7 for line in lines)
+    assert any(" WARNING link is down" in line for line in lines)
+    assert any(" INFO    gateway runs  gateway=" in line and " points=7 " in line for line in lines)
+
+
+def drain(datagrams: socket.socket) -> None:
+    """Read until nothing comes for its timeout, which is raised."""
+    while True:
+        datagrams.recv(4096)
+
+
+@pytest.mark.kills
+def test_systemd_hears_that_it_is_ready_alive_and_ending(
+    tmp_path: Path, make_gateway: Callable[..., Gateway], plant: Plant
+) -> None:
+    """The watchdog's 1 s and SIGSTOP: what is stopped does not say that it is alive."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        env = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
+        gateway = make_gateway(site({"d1": plant}, dead_port()), env=env)
+        gateway.start()
+        told = [systemd.recv(4096).decode() for _ in range(3)]
+        assert told[0] == "READY=1"
+        assert told[1].startswith("WATCHDOG=1\nSTATUS=links ")
+        assert "uplinks 0 of 1 up, backlog" in told[1]
+        assert told[2].startswith("WATCHDOG=1")
+        process = gateway.running
+        process.send_signal(signal.SIGSTOP)
+        systemd.settimeout(1)
+        with pytest.raises(TimeoutError):
+            drain(systemd)
+        process.send_signal(signal.SIGABRT)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == -signal.SIGABRT
+        assert "Fatal Python error: Aborted" in gateway.log
+        assert "in _run" in gateway.log, "the writer's thread is in the dump"
 
 
 @pytest.mark.kills
