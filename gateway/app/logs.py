@@ -34,7 +34,7 @@ def log_levels() -> Iterator[Level]:
             yield handler.level_now()
             return
         if isinstance(handler, JournalHandler):
-            yield QUEUE.at(0, handler.lost)
+            yield QUEUE.at(0, 0, handler.lost)
             return
     yield QUEUE.at(0, 0)
 
