@@ -39,6 +39,7 @@ class Batch(msgspec.Struct, kw_only=True, gc=False):
     `quality`, `source_time_ns` and `native` are one value for all, or a tuple as long as `values`.
     Times are nanoseconds since 1970-01-01 UTC. A source time of None says that the device gave none:
     it is never invented, `received_ns` is ours: where several answers made a scan, the first one's.
+    `time_quality` is about the time that a value has: the source time, or ours where there is none.
     """
 
     layout: Layout
@@ -54,6 +55,8 @@ class Batch(msgspec.Struct, kw_only=True, gc=False):
     native: int | tuple[int | None, ...] | None = None  # the protocol's own quality bits, as received
     epoch: int = 0  # 0 until the sequencer numbered it
     seq: int = 0
+    missing: int | tuple[int, ...] = 0  # values of the same point taken out of the backlog right before
+    dated_ns: int | None = None  # what `received_ns` was by a synchronised clock, told later
 
     def rows(self) -> Iterator[tuple[Point, Value, Quality, int | None]]:
         """One (point, value, quality, source time) at a time. For people and tests, not for the hot path."""

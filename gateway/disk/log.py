@@ -7,14 +7,14 @@ it does no I/O. The writer's thread follows behind.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.core.errors import InvariantError, LocalProtocolError, StorageError
 from gateway.disk.filesystem import FileSystem
-from gateway.disk.record import BODY_BYTES_MAX, FOOTER, Damage, Position, encode
+from gateway.disk.record import BODY_BYTES_MAX, STARTS, VOID, Damage, Position, encode
 from gateway.disk.recovery import Recovered, Visit, recover, scan
-from gateway.disk.segment import HEADER_BYTES, Segment, encode_footer, encode_header, file_name
+from gateway.disk.segment import FORMAT, HEADER_BYTES, Segment, encode_footer, encode_header, file_name
 from gateway.disk.writer import Group, LogSettings, Notify, Roll, State, Writer
 
 
@@ -79,7 +79,7 @@ class Log:
         try:
             file = self._filesystem.open_read(segment.path)
             try:
-                return scan(file, segment, visit)
+                return scan(file, segment, visit)[0]
             finally:
                 file.close()
         except OSError as error:
@@ -92,23 +92,32 @@ class Log:
     def append(self, kind: int, position: Position, stream: int, time_ns: int, body: bytes) -> Group:
         """Queue one record; no I/O.
 
-        `kind` is the owner's, 1 to 254. Records of stream 0 are the owner's own and may repeat the last
+        `kind` is the owner's, 1 to 252. Records of stream 0 are the owner's own and may repeat the last
         position; others must be above it. Raises `StorageError` once the log has failed.
         """
         segment = self._active
         if self.writer.failure is not None:
             raise StorageError(str(self.writer.failure))
-        if segment is None or kind >= FOOTER or position < self.end or (stream and position == self.end):
+        if segment is None or kind >= VOID or position < self.end or (stream and position == self.end):
             raise InvariantError(f"{self._directory}: record {position} of type {kind} after {self.end}")
         if len(body) > BODY_BYTES_MAX:
             raise LocalProtocolError(
                 f"{self._directory}: record of {len(body)} bytes, at most {BODY_BYTES_MAX}"
             )
-        data = encode(kind, position, stream, time_ns, body, segment.salt)
+        # The writer may take what waits right now: then this record starts a write and does not say so, and
+        # a hole in it is told as damage. Never the other way round.
+        flags = STARTS if self.writer.is_group_empty() else 0
+        data = encode(kind, position, stream, time_ns, body, segment.salt, flags)
         segment.size += len(data)
+        segment.planned += len(data)
         segment.count(stream, position, time_ns)
         self.end = position
         return self.writer.put(data, len(data), position)
+
+    @property
+    def directory(self) -> Path:
+        """Where its segments are."""
+        return self._directory
 
     @property
     def active(self) -> Segment | None:
@@ -117,14 +126,20 @@ class Log:
 
     def is_roll_due(self) -> bool:
         """Whether the segment is full, or there is none."""
-        return self._active is None or self._active.size >= self._settings.segment_bytes
+        active = self._active
+        return active is None or active.size >= self._settings.segment_bytes or active.format != FORMAT
 
-    def roll(self, note: bytes) -> Segment:
-        """Seal the segment with the owner's note on it, and begin the next."""
+    def roll(self, note: bytes, settled: Callable[[Segment], bytes] | None = None) -> Segment:
+        """Seal the segment with the owner's note on it, and begin the next.
+
+        `settled(segment)` gives the note once all the segment's records are written and `Segment.physical`
+        tells where, on the writer's thread; without it, `note` is right already.
+        """
         old, footer = self._active, b""
         if old is not None:
             footer = encode_footer(old, note)
             old.size += len(footer)
+            old.planned += len(footer)
             old.note = note
         self._index += 1
         salt = self._salt()
@@ -133,7 +148,7 @@ class Log:
         header = encode_header(new, lane=self._lane, created_ns=self._wall_ns())
         self._segments.append(new)
         self._active = new
-        self.writer.put(Roll(old, footer, new, header), len(footer) + HEADER_BYTES, self.end)
+        self.writer.put(Roll(old, footer, new, header, settled), len(footer) + HEADER_BYTES, self.end)
         return new
 
     def delete_first(self) -> None:
@@ -141,6 +156,16 @@ class Log:
         if len(self._segments) < 2:
             raise InvariantError(f"{self._directory}: the active segment cannot be deleted")
         self.writer.delete(self._segments.pop(0).path)
+
+    def replace(self, old: Sequence[Segment], new: Segment) -> None:
+        """`new`, which is durable, stands for neighbours from now on; they are unlinked soon."""
+        at = next(place for place, segment in enumerate(self._segments) if segment is old[0])
+        if any(a is not b for a, b in zip(old, self._segments[at:-1], strict=False)):
+            raise InvariantError(f"{self._directory}: {new.name} does not stand for sealed neighbours")
+        # One assignment: readers in other threads see all of it or nothing.
+        self._segments = [*self._segments[:at], new, *self._segments[at + len(old) :]]
+        for segment in old:
+            self.writer.delete(segment.path)
 
     def segments(self) -> tuple[Segment, ...]:
         """Oldest first."""

@@ -1,6 +1,6 @@
 """One record of a log: `header | crc32 | body`, found again even where the bytes before it are damaged.
 
-Header, little endian: marker (2), type u8, flags u8 (0), body length u32, epoch u32, stream u32, seq u64,
+Header, little endian: marker (2), type u8, flags u8, body length u32, epoch u32, stream u32, seq u64,
 time i64 (ns since 1970-01-01 UTC). The checksum covers header and body and starts at the segment's salt,
 so that bytes of another segment never pass for a record of this one.
 """
@@ -22,11 +22,20 @@ _HEAD: Final = struct.Struct("<2sBBIIIQq")
 _CHECK: Final = struct.Struct("<2sBBIIIQqI")
 _CRC: Final = struct.Struct("<I")
 HEAD_BYTES: Final = _HEAD.size
+_FLAGS_AT: Final = 3
 OVERHEAD_BYTES: Final = _CHECK.size
 BODY_BYTES_MAX: Final = 16 << 20  # ours: a record must fit in memory several times over
 
 FOOTER: Final = 255
-"""Type of the record that seals a segment. All others belong to the owner of the log."""
+"""Type of the record that seals a segment."""
+BLOCK: Final = 254
+"""Type of a record that holds several others, compressed; its position is that of the first."""
+VOID: Final = 253
+"""Type of a record that says nothing: where a write had a hole. Types below belong to the log's owner."""
+
+STARTS: Final = 1
+"""Flag of a record before which everything was durable when it was written."""
+_FLAGS: Final = STARTS
 
 
 class Entry(msgspec.Struct, gc=False):
@@ -37,11 +46,12 @@ class Entry(msgspec.Struct, gc=False):
     stream: int  # the owner's; 0 for control records
     time_ns: int
     body: bytes
-    offset: int  # of the header in the file
+    offset: int  # of the header in the file; of a record out of a block, the block's
+    flags: int = 0
 
     @property
     def end(self) -> int:
-        """Offset of the byte after it."""
+        """Offset of the byte after it; for a record that stands in the file itself."""
         return self.offset + OVERHEAD_BYTES + len(self.body)
 
 
@@ -61,9 +71,11 @@ class Damage(msgspec.Struct, frozen=True):
         return f"{where}: {self.length} bytes, records after {self.after} {until}: {self.reason}"
 
 
-def encode(kind: int, position: Position, stream: int, time_ns: int, body: bytes, salt: int) -> bytes:
+def encode(
+    kind: int, position: Position, stream: int, time_ns: int, body: bytes, salt: int, flags: int = 0
+) -> bytes:
     """The bytes of one record."""
-    head = _HEAD.pack(MARKER, kind, 0, len(body), position[0], stream, position[1], time_ns)
+    head = _HEAD.pack(MARKER, kind, flags, len(body), position[0], stream, position[1], time_ns)
     return b"".join((head, _CRC.pack(crc32(body, crc32(head, salt))), body))
 
 
@@ -72,13 +84,13 @@ def entry_at(data: bytes, start: int, salt: int, base: int) -> Entry | None:
     if len(data) - start < OVERHEAD_BYTES:
         return None
     marker, kind, flags, length, epoch, stream, seq, time_ns, check = _CHECK.unpack_from(data, start)
-    if marker != MARKER or flags:
+    if marker != MARKER or flags & ~_FLAGS:
         return None
     body_start = start + OVERHEAD_BYTES
     body = data[body_start : body_start + length]
     if len(body) != length or crc32(body, crc32(data[start : start + HEAD_BYTES], salt)) != check:
         return None
-    return Entry(kind, (epoch, seq), stream, time_ns, body, base + start)
+    return Entry(kind, (epoch, seq), stream, time_ns, body, base + start, flags)
 
 
 def entries(data: bytes, start: int, salt: int, base: int) -> Iterator[Entry]:
@@ -91,12 +103,12 @@ def entries(data: bytes, start: int, salt: int, base: int) -> Iterator[Entry]:
         body = data[body_start : body_start + length]
         if (
             found != marker
-            or flags
+            or flags & ~_FLAGS
             or len(body) != length
             or crc32(body, crc32(data[start : start + head_bytes], salt)) != check
         ):
             return
-        yield Entry(kind, (epoch, seq), stream, time_ns, body, base + start)
+        yield Entry(kind, (epoch, seq), stream, time_ns, body, base + start, flags)
         start = body_start + length
 
 
@@ -105,6 +117,17 @@ def length_at(data: bytes, start: int) -> int | None:
     if len(data) - start < OVERHEAD_BYTES:
         return None
     marker, _, flags, length, *_ = _HEAD.unpack_from(data, start)
-    if marker != MARKER or flags or length > BODY_BYTES_MAX:
+    if marker != MARKER or flags & ~_FLAGS or length > BODY_BYTES_MAX:
         return None
     return OVERHEAD_BYTES + int(length)
+
+
+def position_of(data: bytes) -> Position:
+    """Of a record that `encode` made."""
+    _, _, _, _, epoch, _, seq, _ = _HEAD.unpack_from(data)
+    return epoch, seq
+
+
+def flags_of(data: bytes) -> int:
+    """Of a record that `encode` made."""
+    return data[_FLAGS_AT]

@@ -1,5 +1,8 @@
 """One file of a log: header, records, and once sealed a footer that saves reading it.
 
+A file's name says which segment it is, and where it was rewritten how many it stands for and how often: what
+once stood under a name never changes but by appending.
+
 Header (64 bytes, little endian): magic, format version u16, lane u16, index u32, salt u32, position before
 the first record (epoch u32, seq u64), created i64 ns, crc32, zeros. The file's name repeats index and salt,
 so a damaged header costs nothing. Footer: a record of type `FOOTER` whose body is records u64, first and last
@@ -10,6 +13,8 @@ from __future__ import annotations
 
 import re
 import struct
+from bisect import bisect_right
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 from zlib import crc32
@@ -18,18 +23,21 @@ import msgspec
 
 from gateway.core.errors import StorageError
 from gateway.disk import record
+from gateway.disk.block import Unpacker
 from gateway.disk.filesystem import File
 from gateway.disk.record import Damage, Entry, Position
 
-FORMAT: Final = 1
+FORMAT: Final = 2  # 1 had neither blocks nor flags
+FORMAT_MIN: Final = 1
 _MAGIC: Final = b"EGWLOG\r\n"
 _HEADER: Final = struct.Struct("<8sHHIIIQq")
 HEADER_BYTES: Final = 64
-_NAME: Final = re.compile(r"(\d{8,})-([0-9a-f]{8})\.log")
+_NAME: Final = re.compile(r"(\d{8,})-([0-9a-f]{8})(?:-(\d{8,})\.(\d+))?\.log")
 _SUMMARY: Final = struct.Struct("<QqqIQ")
 _TRAILER: Final = struct.Struct("<I4s")
 _TRAILER_MAGIC: Final = b"EGWE"
 _FOOTER_READ_BYTES: Final = 4096  # one read finds the whole footer unless the owner's note is long
+_PACKED_STEP_BYTES: Final = 1 << 15  # how exactly planned offsets are known in a packed segment
 _WINDOW_BYTES: Final = 1 << 16  # read at a time while looking for the next valid record
 
 
@@ -48,11 +56,30 @@ class Segment(msgspec.Struct, kw_only=True):
     last_time_ns: int = 0
     sealed: bool = False
     note: bytes = b""  # the owner's, from the footer
+    format: int = FORMAT
+    planned: int = HEADER_BYTES  # bytes accepted for it had nothing been packed: places are told by these
+    packed: list[tuple[int, int]] = []  # (planned, physical) offset of some writes, rising
 
     @property
     def name(self) -> str:
         """File name."""
         return self.path.name
+
+    @property
+    def cover(self) -> Cover:
+        """What it stands for."""
+        return parse_cover(self.path.name) or Cover(self.index, self.index, 0)
+
+    def physical(self, planned: int) -> int:
+        """Where in the file to begin, to come by what was planned for that offset. From any thread."""
+        packed = self.packed
+        place = bisect_right(packed, planned, key=lambda known: known[0])
+        return packed[place - 1][1] if place else planned
+
+    def note_packed(self, planned: int, physical: int) -> None:
+        """A write begins there."""
+        if not self.packed or planned - self.packed[-1][0] >= _PACKED_STEP_BYTES:
+            self.packed.append((planned, physical))
 
     def count(self, stream: int, position: Position, time_ns: int) -> None:
         """Take one more record into account."""
@@ -65,15 +92,33 @@ class Segment(msgspec.Struct, kw_only=True):
                 self.first_time_ns = time_ns
 
 
-def file_name(index: int, salt: int) -> str:
-    """Sorts by age."""
-    return f"{index:08d}-{salt:08x}.log"
+class Cover(msgspec.Struct, frozen=True):
+    """The segments that a file stands for: `index` to `upto`, rewritten `generation` times."""
+
+    index: int
+    upto: int
+    generation: int
+
+
+def file_name(index: int, salt: int, cover: Cover | None = None) -> str:
+    """Sorts by age. `cover` for one that was rewritten."""
+    rewritten = f"-{cover.upto:08d}.{cover.generation}" if cover is not None else ""
+    return f"{index:08d}-{salt:08x}{rewritten}.log"
 
 
 def parse_name(name: str) -> tuple[int, int] | None:
     """(index, salt), or None for a file that is no segment."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), int(match[2], 16)) if match else None
+
+
+def parse_cover(name: str) -> Cover | None:
+    """What the file stands for, or None for a file that is no segment."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    index = int(match[1])
+    return Cover(index, int(match[3] or index), int(match[4] or 0))
 
 
 def encode_header(segment: Segment, *, lane: int, created_ns: int) -> bytes:
@@ -94,11 +139,17 @@ def read_header(data: bytes, path: Path) -> Position | None:
     magic, version, _lane, index, salt, epoch, seq, _created = _HEADER.unpack_from(data)
     if magic != _MAGIC or (index, salt) != parse_name(path.name):
         return None
-    if version != FORMAT:
+    if not FORMAT_MIN <= version <= FORMAT:
         raise StorageError(
-            f"{path}: log format {version}, this program reads {FORMAT}: start the newer version again"
+            f"{path}: log format {version}, this program reads {FORMAT_MIN} to {FORMAT}: start the newer "
+            "version again"
         )
     return epoch, seq
+
+
+def format_of(data: bytes) -> int:
+    """The format that a sound header says."""
+    return int(_HEADER.unpack_from(data)[1])
 
 
 def encode_footer(segment: Segment, note: bytes) -> bytes:
@@ -135,6 +186,7 @@ def read_footer(file: File, path: Path, size: int) -> Segment | None:
         last=entry.position,
         size=size,
         committed=size,
+        planned=size,
         records=records,
         first_time_ns=first,
         last_time_ns=last,
@@ -152,31 +204,62 @@ class Scanner:
         self._file = file
         self._name = name
         self._salt = salt
+        self._unpacker: Unpacker | None = None
         self.offset = offset  # of what is read next
         self.after = after  # position of the last record read
+        self.write_at = offset  # where the last write began that was seen to begin
         self.damage: list[Damage] = []  # found since the caller took it away
 
     def read(self, limit: int, size: int) -> list[Entry]:
         """Records from about `size` bytes, none beyond `limit`; empty only at `limit` or behind damage.
 
-        `limit` is a record boundary or the end of the file. Raises `OSError`.
+        `limit` is a record boundary or the end of the file. What is packed in blocks counts unpacked, so
+        that memory is bounded by `size` and one block. Raises `OSError`.
         """
         available = limit - self.offset
         if available <= 0:
             return []
         data = self._file.pread(min(max(size, record.OVERHEAD_BYTES), available), self.offset)
-        found = list(record.entries(data, 0, self._salt, self.offset))
-        if not found:
-            claimed = record.length_at(data, 0)
-            if claimed is not None and len(data) < claimed <= available:
-                data = self._file.pread(claimed, self.offset)
-            entry = record.entry_at(data, 0, self._salt, self.offset)
-            if entry is None:
-                self._resynchronise(limit)
-                return []
-            found = [entry]
-        self.offset, self.after = found[-1].end, found[-1].position
+        found = self._take(record.entries(data, 0, self._salt, self.offset), size)
+        if found is not None:
+            return found
+        claimed = record.length_at(data, 0)
+        if claimed is not None and len(data) < claimed <= available:
+            data = self._file.pread(claimed, self.offset)
+        entry = record.entry_at(data, 0, self._salt, self.offset)
+        found = self._take([] if entry is None else [entry], size)
+        if found is None:
+            self._resynchronise(limit)
+            return []
         return found
+
+    def _take(self, entries: Iterable[Entry], size: int) -> list[Entry] | None:
+        """None where there is none; stops behind `size` bytes, unpacked, and before a block that is none."""
+        found: list[Entry] = []
+        end, unpacked = 0, 0
+        for entry in entries:
+            if entry.type == record.BLOCK:
+                inner = self._unpack(entry)
+                if inner is None:
+                    break
+                unpacked += sum(record.OVERHEAD_BYTES + len(one.body) for one in inner)
+                found += inner
+            else:
+                found.append(entry)
+            if entry.flags:
+                self.write_at = entry.offset
+            end = entry.end
+            if unpacked >= size:
+                break
+        if not end:
+            return None
+        self.offset, self.after = end, found[-1].position
+        return found
+
+    def _unpack(self, entry: Entry) -> list[Entry] | None:
+        if self._unpacker is None:
+            self._unpacker = Unpacker()
+        return self._unpacker.unpack(entry, self._salt)
 
     def _resynchronise(self, limit: int) -> None:
         start = self.offset
@@ -205,4 +288,6 @@ class Scanner:
             return None
         entry = record.entry_at(self._file.pread(length, offset), 0, self._salt, offset)
         # A position that falls belongs to something else that happens to stand here.
-        return entry if entry is not None and entry.position >= self.after else None
+        if entry is None or entry.position < self.after:
+            return None
+        return None if entry.type == record.BLOCK and self._unpack(entry) is None else entry

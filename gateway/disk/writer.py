@@ -14,9 +14,10 @@ from typing import Final, TypeAlias
 import msgspec
 
 from gateway.core.errors import StorageError, StorageFull
+from gateway.disk.block import Compression, Packer
 from gateway.disk.filesystem import NO_ROOM, File, FileSystem
-from gateway.disk.record import Position
-from gateway.disk.segment import Segment
+from gateway.disk.record import Position, position_of
+from gateway.disk.segment import Segment, encode_footer
 
 logger = logging.getLogger(__name__)
 
@@ -43,18 +44,28 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = 16 << 20  # a segment is sealed once it has this many
     buffer_bytes_max: int = 8 << 20  # above it the log pushes back
     full_retry_ms: int = 1000  # how often a full disk is tried again
+    compression: Compression = Compression.NONE
+
+
+class Saving(msgspec.Struct, frozen=True):
+    """Packing made a write smaller than planned."""
+
+    segment: Segment
+    upto: Position  # of the last record written
+    size: int  # bytes
 
 
 class Group:
     """Records that become durable together; the receipt of each of them."""
 
-    __slots__ = ("_callbacks", "_is_committed", "done", "items", "last", "size")
+    __slots__ = ("_callbacks", "_is_committed", "done", "items", "last", "savings", "size")
 
     def __init__(self) -> None:
         self.items: list[bytes | Roll] = []
         self.size = 0  # bytes
         self.done = 0  # items durable already, where a full disk interrupted
         self.last: Position = (0, 0)  # of the last record in it
+        self.savings: list[Saving] = []
         self._is_committed = False
         self._callbacks: list[Callable[[], None]] = []
 
@@ -83,6 +94,7 @@ class Roll(msgspec.Struct, frozen=True):
     footer: bytes
     new: Segment
     header: bytes
+    settled: Callable[[Segment], bytes] | None
 
 
 class Writer:
@@ -100,10 +112,15 @@ class Writer:
         self.bytes_durable = 0
         self._asked = 0  # signs of life, of the thread
         self._answered = 0
+        self.bytes_written = 0  # as they stand on the disk
+        self.on_saving: Callable[[Saving], None] | None = None  # on the owner's thread
         self.on_failure: Callable[[StorageError], None] | None = None
         self._directory = directory
         self._filesystem = filesystem
         self._interval_ns = settings.commit_interval_ms * 1_000_000
+        self._saved_of: Segment | None = None  # the segment whose packing saved so far …
+        self._saved_bytes = 0
+        self._packer = Packer(settings.compression)
         self._retry_s = settings.full_retry_ms / 1000
         self._group_bytes = settings.group_bytes
         self._notify = notify
@@ -130,6 +147,10 @@ class Writer:
         """Let a thread of its own do the work. Without it the owner calls `step`."""
         self._thread = threading.Thread(target=self._main, name=f"log {self._directory.name}", daemon=True)
         self._thread.start()
+
+    def is_group_empty(self) -> bool:
+        """Whether the next `put` begins a write."""
+        return not self._waiting.items
 
     def put(self, item: bytes | Roll, size: int, last: Position) -> Group:
         """Queue; no I/O."""
@@ -171,6 +192,10 @@ class Writer:
         while self._finished:
             group = self._finished.popleft()
             self.committed = max(self.committed, group.last)
+            for saving in group.savings:
+                saving.segment.size -= saving.size
+                if self.on_saving is not None:
+                    self.on_saving(saving)
             self._due.extend(group.commit())
         try:
             while self._due:
@@ -289,25 +314,56 @@ class Writer:
         while group.done < len(items):
             end = group.done
             if isinstance(roll := items[end], Roll):
-                self._seal(roll)
+                self._seal(group, roll)
                 header = roll.header
                 end += 1
-            parts: list[bytes] = [header]
+            parts: list[bytes] = []
             while end < len(items) and isinstance(part := items[end], bytes):
                 parts.append(part)
                 end += 1
-            self._write(b"".join(parts))
+            self._write_packed(group, header, parts)
             header = b""
             group.done = end
         self.commits += 1
         self.bytes_durable += group.size
         self.latencies_ns.append(time.perf_counter_ns() - started_ns)
 
-    def _seal(self, roll: Roll) -> None:
+    def _write_packed(self, group: Group, header: bytes, parts: list[bytes]) -> None:
+        segment = self._segment
+        if segment is None or not parts:
+            self._write(header)
+            return
+        packed = self._packer.pack(parts, segment.salt)
+        at = segment.committed + len(header)
+        self._write(b"".join((header, *(data for data, _ in packed))))
+        saved = 0
+        for data, size in packed:
+            if saved or segment.packed or size != len(data):
+                segment.note_packed(self._planned(segment) + saved + at, at)
+            saved += size - len(data)
+            at += len(data)
+        if saved:
+            self._saved_bytes += saved
+            group.savings.append(Saving(segment, position_of(parts[-1]), saved))
+
+    def _planned(self, segment: Segment) -> int:
+        """How much later its offsets were planned to be than they are."""
+        if self._saved_of is not segment:
+            self._saved_of, self._saved_bytes = segment, 0
+        return self._saved_bytes
+
+    def _seal(self, group: Group, roll: Roll) -> None:
         old = roll.old
         if old is not None and not old.sealed:
-            self._write(roll.footer)
+            footer = roll.footer
+            if roll.settled is not None:
+                note = roll.settled(old)
+                footer = encode_footer(old, note)
+                old.note = note
+            self._write(footer)
             old.sealed = True
+            if len(footer) != len(roll.footer):
+                group.savings.append(Saving(old, old.last, len(roll.footer) - len(footer)))
         if self._segment is not roll.new:
             if self._file is not None:
                 self._file.close()
@@ -333,6 +389,7 @@ class Writer:
             self._filesystem.sync_directory(self._directory)
             self._file = file
         segment.committed += len(data)
+        self.bytes_written += len(data)
 
     def _undo(self, segment: Segment, file: File, *, is_new: bool) -> None:
         if is_new:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from zlib import crc32
 
@@ -28,6 +29,7 @@ class RecordType(enum.IntEnum):
     STREAM = 3  # tag → name
     LAYOUT = 4  # id → device, scan, attributes, points, configuration version
     BATCH = 5
+    ANCHORS = 6  # what monotonic times of earlier and this boot were by a synchronised clock
 
 
 class EpochNote(msgspec.Struct, array_like=True, frozen=True):
@@ -42,7 +44,7 @@ class EpochNote(msgspec.Struct, array_like=True, frozen=True):
 
 
 class CursorNote(msgspec.Struct, array_like=True, frozen=True):
-    """One cursor as saved."""
+    """One cursor as saved. Fields are only ever added at the end, with a default."""
 
     name: str
     streams: tuple[str, ...]
@@ -53,6 +55,7 @@ class CursorNote(msgspec.Struct, array_like=True, frozen=True):
     full: str
     dropped: int
     dropped_upto: Position
+    thinned: int = 0
 
 
 class CursorsNote(msgspec.Struct, array_like=True, frozen=True):
@@ -69,9 +72,12 @@ class SegmentNote(msgspec.Struct, array_like=True, frozen=True):
     elapsed_ns: int
     counts: dict[str, int]
     places: Places | None = None  # none in what older versions sealed
+    thinned: dict[str, int] = {}  # stream → of how many values one was kept
 
 
-class _StoredBatch(msgspec.Struct, array_like=True, gc=False):
+class StoredBatch(msgspec.Struct, array_like=True, gc=False):
+    """A batch's body. Numbers and texts that msgpack has no word for stay as they are stored."""
+
     # `Any` for the values: msgpack itself keeps bool, int, float, str, bytes and nil apart.
     values: tuple[Any, ...]
     monotonic_ns: int
@@ -82,6 +88,7 @@ class _StoredBatch(msgspec.Struct, array_like=True, gc=False):
     source_time_ns: Times
     time_quality: Quality | tuple[Quality, ...]
     native: int | tuple[int | None, ...] | None
+    missing: int | tuple[int, ...] = 0  # not there where it says nothing
 
 
 class _StoredTimes(msgspec.Struct, array_like=True, gc=False):
@@ -129,7 +136,8 @@ def _extension(code: int, data: memoryview) -> int | str:
     raise ValueError(f"extension {code} is none of ours")
 
 
-_decode_batch: Final = msgspec.msgpack.Decoder(_StoredBatch, ext_hook=_extension).decode
+_decode_stored: Final = msgspec.msgpack.Decoder(StoredBatch).decode
+_decode_batch: Final = msgspec.msgpack.Decoder(StoredBatch, ext_hook=_extension).decode
 
 
 def _storable(value: Value) -> Any:
@@ -155,6 +163,7 @@ def encode_batch(batch: Batch, layout_id: bytes) -> bytes:
             batch.source_time_ns,
             batch.time_quality,
             batch.native,
+            *((batch.missing,) if batch.missing else ()),
         )
         try:
             return layout_id + _encode(row)
@@ -179,6 +188,7 @@ def decode_batch(entry: Entry, layout: Layout) -> Batch:
         source_time_ns=stored.source_time_ns,
         time_quality=stored.time_quality,
         native=stored.native,
+        missing=stored.missing,
         epoch=entry.position[0],
         seq=entry.position[1],
     )
@@ -188,6 +198,46 @@ def batch_times(entry: Entry) -> Span:
     """Between which times its values lie; a fraction of the cost of decoding it. Raises as `decode_batch`."""
     stored = _decode_times(memoryview(entry.body)[LAYOUT_ID_BYTES:])
     return value_times(stored.source_time_ns, stored.time_quality, entry.time_ns)
+
+
+def stored_columns(body: bytes) -> Sequence[int]:
+    """The columns of a batch's body. Raises as `thin_batch`."""
+    stored = _decode_stored(memoryview(body)[LAYOUT_ID_BYTES:])
+    return range(len(stored.values)) if stored.columns is None else stored.columns
+
+
+def thin_batch(
+    body: bytes, choose: Callable[[StoredBatch], tuple[list[int], tuple[int, ...]]]
+) -> bytes | None:
+    """The batch with the rows that `choose` names and how many values are missing before each.
+
+    None where it names none. Raises `msgspec.DecodeError` or `ValueError` where the body is no batch.
+    """
+    stored = _decode_stored(memoryview(body)[LAYOUT_ID_BYTES:])
+    rows, missing = choose(stored)
+    if not rows:
+        return None
+    if len(rows) == len(stored.values) and not any(missing) and not stored.missing:
+        return body
+    columns = range(len(stored.values)) if stored.columns is None else stored.columns
+    is_whole = len(rows) == len(stored.values)
+    thinned = StoredBatch(
+        values=_rows(stored.values, rows),
+        monotonic_ns=stored.monotonic_ns,
+        quality=_rows(stored.quality, rows),
+        columns=stored.columns if is_whole else tuple([columns[row] for row in rows]),
+        kind=stored.kind,
+        cause=stored.cause,
+        source_time_ns=_rows(stored.source_time_ns, rows),
+        time_quality=_rows(stored.time_quality, rows),
+        native=_rows(stored.native, rows),
+        missing=missing if any(missing) else 0,
+    )
+    return body[:LAYOUT_ID_BYTES] + _encode(thinned)
+
+
+def _rows(column: Any, rows: list[int]) -> Any:
+    return tuple([column[row] for row in rows]) if isinstance(column, tuple) else column
 
 
 def layout_content(layout: Layout) -> bytes:

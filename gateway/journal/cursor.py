@@ -14,6 +14,7 @@ class Full(enum.Enum):
     """What gives way when a cursor's bound is reached."""
 
     DROP_OLDEST = "drop_oldest"  # the cursor jumps forward, and what it lost is counted
+    THIN = "thin"  # of the oldest values each second one is taken out, and so on, each counted and marked
     BLOCK = "block"  # the journal pushes back until it is below the bound again
 
 
@@ -44,6 +45,7 @@ class Cursor:
         self.is_configured = True
         self.dropped = 0  # records, all runs
         self.dropped_upto: Position = (0, 0)  # the last position that was dropped, with everything before it
+        self.thinned = 0  # values taken out, all runs
         self._acknowledged = Acknowledged(low, ranges, ranges_max=ranges_max)
         self._changed = changed
 
@@ -99,4 +101,5 @@ class Cursor:
             self.full.value,
             self.dropped,
             self.dropped_upto,
+            self.thinned,
         )

@@ -16,7 +16,7 @@ from gateway.core.errors import StorageError
 from gateway.core.point import Priority
 from gateway.disk.filesystem import FileSystem
 from gateway.disk.record import Damage, Position
-from gateway.disk.recovery import scan
+from gateway.disk.recovery import scan, superseded
 from gateway.disk.segment import HEADER_BYTES, Segment, parse_name, read_footer, read_header
 from gateway.journal.codec import CursorsNote, Layouts
 from gateway.journal.history import History
@@ -108,7 +108,8 @@ def _look(priority: Priority, directory: Path, filesystem: FileSystem) -> LaneVi
         listed = filesystem.listdir(directory)
     except FileNotFoundError:
         return None
-    names = sorted((parsed, name) for name in listed if (parsed := parse_name(name)))
+    stale = superseded(listed)
+    names = sorted((parsed, name) for name in listed if name not in stale and (parsed := parse_name(name)))
     view = LaneView(priority, [], None, 0, None, [])
     history = History()
     for number, (_, name) in enumerate(names, 1):
@@ -125,7 +126,7 @@ def _look(priority: Priority, directory: Path, filesystem: FileSystem) -> LaneVi
                 index, salt = parse_name(name) or (0, 0)
                 start = after if header is None else header
                 segment = Segment(path=directory / name, index=index, salt=salt, after=start, last=start)
-                found = scan(file, segment, history.visit)
+                found, _ = scan(file, segment, history.visit)
                 view.unsealed += 1
                 if number == len(names) and found and found[-1].before is None:
                     view.torn = found.pop()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from gateway.journal.codec import RECONSTRUCTED_MAX, Layouts
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.epochs import EpochFile
 from gateway.journal.historian import Historian
+from gateway.journal.jobs import Jobs, Writing
 from gateway.journal.lane import Lane, LaneRecovery
 from gateway.journal.lane_scan import HistoryLane
 from gateway.journal.reader import Reader
@@ -31,13 +32,6 @@ from gateway.journal.stats import JournalStats, lane_stats
 
 QUARANTINE_LISTED_MAX: Final = 256  # places of damage listed; beyond it they are only counted
 _QUARANTINE_KNOWN_MAX: Final = 65536  # places remembered so that two readers do not count one twice
-
-
-class Writing(enum.Enum):
-    """Who does the file work."""
-
-    THREAD = "thread"  # one thread for each lane
-    CALLER = "caller"  # whoever calls `commit`: tests and virtual time
 
 
 class Recovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,6 +89,7 @@ class Journal:
         self._lock_file: File | None = None
         self._settings = settings or JournalSettings()
         self._boot_id = system_boot_id() if boot_id is None else boot_id
+        self._jobs = Jobs(writing, notify)
         self._lanes = {
             priority: Lane(
                 priority,
@@ -106,6 +101,8 @@ class Journal:
                 clock=clock,
                 boot_id=self._boot_id,
                 notify=notify,
+                jobs=self._jobs,
+                report=partial(self._report, priority.name),
             )
             for priority in sorted(set(lanes))
         }
@@ -122,7 +119,7 @@ class Journal:
             )
             self.retention.attach(self._each_lane)
         self._quarantine_lock = threading.Lock()
-        self._quarantine_known: set[tuple[str, str, int]] = set()
+        self._quarantine_known: set[tuple[str, str, int, Position | None]] = set()
         self._quarantined: deque[Damage] = deque(maxlen=QUARANTINE_LISTED_MAX)
         self._quarantined_ranges = 0
         self._quarantined_bytes = 0
@@ -177,6 +174,7 @@ class Journal:
     def close(self) -> None:
         """Save cursors, make everything accepted durable, stop. Raises `StorageFull` or `StorageError`."""
         failure: StorageError | None = None
+        self._jobs.close()
         for lane in self._each_lane:
             try:
                 lane.close()
@@ -307,7 +305,9 @@ class Journal:
         """With `Writing.CALLER`: do the file work now. Whether all of it is durable."""
         if self._writing is not Writing.CALLER:
             raise InvariantError("the journal's own threads commit")
-        return all([lane.log.writer.step() for lane in self._each_lane])  # noqa: C419 - each must commit
+        is_durable = all([lane.log.writer.step() for lane in self._each_lane])  # noqa: C419 - each must commit
+        self._jobs.step()
+        return is_durable
 
     @property
     def failure(self) -> StorageError | None:
@@ -357,7 +357,7 @@ class Journal:
 
     def _report(self, lane: str, damage: Damage) -> None:
         """From any thread."""
-        key = (lane, damage.segment, damage.offset)
+        key = (lane, damage.segment, damage.offset, damage.before)  # records of one block have one offset
         with self._quarantine_lock:
             if key in self._quarantine_known:
                 return
@@ -371,6 +371,11 @@ class Journal:
 def _messages(recovery: LaneRecovery) -> list[str]:
     name = recovery.priority.name.lower()
     messages = [f"lane {name}: {cut}" for cut in recovery.cuts]
+    messages += [
+        f"lane {name}: {hole.segment} at byte {hole.offset}: a hole of {hole.length} bytes in the last "
+        f"write, which the power cut: records after {hole.after} and before {hole.before} that nobody was promised"
+        for hole in recovery.holes
+    ]
     messages += [f"lane {name}: quarantined: {damage}" for damage in recovery.damage]
     if recovery.is_cursors_lost:
         messages.append(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,17 +14,20 @@ import msgspec
 from gateway.core.batch import Batch
 from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, InvariantError
-from gateway.core.point import Layout, Priority
+from gateway.core.point import Priority
 from gateway.disk.filesystem import FileSystem
 from gateway.disk.log import Log
 from gateway.disk.record import Damage, Entry, Position
 from gateway.disk.recovery import Cut
 from gateway.disk.segment import Segment
-from gateway.disk.writer import Group, Notify, State
+from gateway.disk.writer import Group, Notify, Saving, State
 from gateway.journal import codec
 from gateway.journal.codec import CursorNote, CursorsNote, EpochNote, Layouts, RecordType, SegmentNote
 from gateway.journal.cursor import Cursor, Full
+from gateway.journal.definitions import Definitions
 from gateway.journal.history import History, segment_note
+from gateway.journal.jobs import Jobs
+from gateway.journal.lane_thinning import LaneThinning
 from gateway.journal.marks import Mark, Marks
 from gateway.journal.placed import LanePlaces
 from gateway.journal.places import value_times
@@ -39,6 +44,7 @@ class LaneRecovery(msgspec.Struct, frozen=True, kw_only=True):
     segments: int
     size_bytes: int
     cuts: list[Cut]
+    holes: list[Damage]  # in the last write, which the power cut: nobody was promised what stood there
     damage: list[Damage]
     cursors: tuple[CursorNote, ...]  # as saved
     is_cursors_lost: bool  # there is data, but no readable save of any cursor
@@ -59,7 +65,10 @@ class Lane:
         clock: Clock,
         boot_id: str,
         notify: Notify,
+        jobs: Jobs,
+        report: Callable[[Damage], None],
     ) -> None:
+        """`report`: damage that was found in what is rewritten."""
         self.priority = priority
         self.log = Log(
             directory,
@@ -69,13 +78,15 @@ class Lane:
             notify=notify,
             wall_ns=clock.wall_ns,
         )
+        self.log.writer.on_saving = self._on_saving
         self.cursors: dict[str, Cursor] = {}
         self.deleted_segments = 0
         self.keeps_history = False  # segments that every cursor passed stay until `delete_passed`
         self.places = LanePlaces()
         self._settings = settings
-        self._config_version = config_version
-        self._layouts = layouts
+        self.thinning = LaneThinning(
+            self, filesystem=filesystem, settings=settings, clock=clock, jobs=jobs, report=report
+        )
         self._clock = clock
         self._boot_id = boot_id
         self._history = History()
@@ -83,10 +94,7 @@ class Lane:
         self._elapsed_base_ns = 0  # running time at monotonic time 0
         self._recovered_end: Position = (0, 0)
         self._new_from: Position | None = None  # where a cursor of a new name starts; None: at the end
-        self._layout_ids: dict[Layout, bytes] = {}  # defined in the active segment
-        self._layout_users: dict[bytes, bytes] = {}  # id → content, of those
-        self._tags: dict[str, int] = {}  # defined in the active segment
-        self._names: dict[int, str] = {}  # every tag ever given out here
+        self._definitions = Definitions(self.log, self.places, layouts, config_version)
         self._last_of: dict[str, Position] = {}  # stream → its last position in this run
         self._counts: Counter[str] = (
             Counter()
@@ -109,6 +117,7 @@ class Lane:
         history = self._history
         found = self.log.open(self._visit)
         damage = list(found.damage)
+        is_doubtful = bool(damage or found.holes)
         for segment in reversed(found.segments):
             if history.cursors is not None:
                 break
@@ -120,7 +129,7 @@ class Lane:
         has_data = bool(damage) or any(segment.records for segment in found.segments)
         if history.cursors is None and has_data:
             self._new_from = found.segments[0].after if found.segments else None
-        elif damage:  # the save in which a new cursor first stood may be in it
+        elif is_doubtful or damage:  # the save in which a new cursor first stood may be in it
             self._new_from = history.cursors_at
         saved = history.cursors.cursors if history.cursors is not None else ()
         for note in saved:
@@ -131,6 +140,7 @@ class Lane:
             segments=len(found.segments),
             size_bytes=sum(segment.size for segment in found.segments),
             cuts=found.cuts,
+            holes=found.holes,
             damage=damage,
             cursors=saved,
             is_cursors_lost=history.cursors is None and has_data,
@@ -183,8 +193,9 @@ class Lane:
             self._delete_passed()
         if self._is_save_due:
             self._save()
-        tag = self._tags.get(stream) or self._define_stream(stream)
-        layout_id = self._layout_ids.get(batch.layout) or self._define_layout(batch.layout)
+        definitions = self._definitions
+        tag = definitions.tags.get(stream) or definitions.stream(stream)
+        layout_id = definitions.layout_ids.get(batch.layout) or definitions.layout(batch.layout)
         body = codec.encode_batch(batch, layout_id)
         self._place(batch)
         group = log.append(RecordType.BATCH, position, tag, batch.received_ns, body)
@@ -207,7 +218,7 @@ class Lane:
         if max_bytes < least:
             raise ConfigError(f"buffer {name}: found {max_bytes} bytes, expected at least {least}")
         for stream in streams:
-            self._reserve(stream)
+            self._definitions.reserve(stream)
         cursor = self.cursors.get(name)
         if cursor is None:
             start = self.log.end if self._new_from is None else self._new_from
@@ -221,7 +232,7 @@ class Lane:
 
     def set_config_version(self, version: str) -> None:
         """Of layouts defined from now on."""
-        self._config_version = version
+        self._definitions.config_version = version
 
     def forget(self, name: str) -> None:
         """Drop a cursor and whatever only it still needs."""
@@ -240,7 +251,7 @@ class Lane:
         if cursor.low >= self.log.end:
             return 0
         behind = self._marks.after(cursor.low)
-        return 0 if behind is None else max(0, self._elapsed_ns() - behind.elapsed_ns)
+        return 0 if behind is None else max(0, self.elapsed_ns() - behind.elapsed_ns)
 
     def is_blocked(self) -> bool:
         """Whether nothing more should be appended."""
@@ -283,7 +294,8 @@ class Lane:
         active = self.log.active
         return self._base + (active.size if active is not None else 0)
 
-    def _elapsed_ns(self) -> int:
+    def elapsed_ns(self) -> int:
+        """Running time of the journal by now."""
         return self._elapsed_base_ns + self._clock.monotonic_ns()
 
     def _adopt(self, note: CursorNote) -> None:
@@ -324,22 +336,20 @@ class Lane:
             self._enforce()
 
     def _mark(self) -> None:
-        self._marks.add(Mark(self.log.end, self._offset, self._elapsed_ns(), dict(self._counts)))
+        self._marks.add(Mark(self.log.end, self._offset, self.elapsed_ns(), dict(self._counts)))
         self._mark_due = self._offset + self._settings.mark_bytes
 
     def _roll(self, position: Position) -> None:
-        elapsed_ns = self._elapsed_ns()
+        elapsed_ns = self.elapsed_ns()
         old = self.log.active
         counts = self._counts - self._counts_at_segment
-        places = None if old is None else self.places.sealed(old)
-        self.log.roll(codec.encode_note(SegmentNote(elapsed_ns, dict(counts), places)))
+        note = SegmentNote(elapsed_ns, dict(counts), None if old is None else self.places.sealed(old))
+        self.log.roll(codec.encode_note(note), partial(_settled, note))
         if old is not None:
             self.places.drop(old)
         self._base += old.size if old is not None else 0
         self._counts_at_segment = self._counts.copy()
-        self._layout_ids.clear()
-        self._layout_users.clear()
-        self._tags.clear()
+        self._definitions.clear()
         self._segment_elapsed_ns = elapsed_ns
         self._mark()
         self._preamble(position)
@@ -347,7 +357,9 @@ class Lane:
     def _preamble(self, position: Position) -> None:
         now_ns, wall_ns = self._clock.monotonic_ns(), self._clock.wall_ns()
         elapsed_ns = self._elapsed_base_ns + now_ns
-        note = EpochNote(self._epoch, self._boot_id, wall_ns, now_ns, elapsed_ns, self._config_version)
+        note = EpochNote(
+            self._epoch, self._boot_id, wall_ns, now_ns, elapsed_ns, self._definitions.config_version
+        )
         self.log.append(RecordType.EPOCH, position, 0, wall_ns, codec.encode_note(note))
         self._save()
 
@@ -361,7 +373,7 @@ class Lane:
         if active is not None:
             book = self.places.book(active)
             span = value_times(batch.source_time_ns, batch.time_quality, batch.received_ns)
-            book.add_batch(active.size, self.log.end, span)
+            book.add_batch(active.planned, self.log.end, span)
             book.add_life(batch.epoch, batch.received_ns)
 
     def _save(self) -> None:
@@ -394,6 +406,7 @@ class Lane:
             if cursor.full is Full.BLOCK and cursor.is_configured:
                 is_over = self._is_at_bound(cursor) or is_over
             else:
+                self.thinning.look_at(cursor)
                 self._drop_excess(cursor)
             bound = min(bound, self._bound_of(cursor))
         self._is_over = is_over
@@ -405,6 +418,25 @@ class Lane:
         behind = self._marks.after(cursor.low)
         return (self._offset if behind is None else behind.offset) + cursor.max_bytes
 
+    def _on_saving(self, saving: Saving) -> None:
+        """A write took less room than planned."""
+        if saving.segment is not self.log.active:
+            self._base -= saving.size
+        self._mark_due -= saving.size
+        self._marks.shrink(saving.upto, saving.upto, saving.size)
+
+    def shrunk(self, old: Sequence[Segment], new: Segment, records: Mapping[str, int]) -> None:
+        """`new` stands for neighbours from now on, without so many records by stream."""
+        saved = sum(segment.size for segment in old) - new.size
+        self.log.replace(old, new)
+        self._base -= saved
+        self._mark_due -= saved
+        self._marks.shrink(old[0].after, new.last, saved, records)
+        for counts in (self._counts, self._counts_at_segment):
+            counts.subtract(records)
+        self._is_save_due = True
+        self._enforce()
+
     def _is_at_bound(self, cursor: Cursor) -> bool:
         # Once over, it must fall a tenth below, so that readers do not stop and go with every batch.
         bytes_max = cursor.max_bytes * 9 // 10 if self._is_over else cursor.max_bytes
@@ -412,7 +444,7 @@ class Lane:
 
     def _drop_excess(self, cursor: Cursor) -> None:
         # Only what is beyond a bound for certain goes: up to the last mark that is.
-        old = self._marks.until_elapsed(self._elapsed_ns() - cursor.keep_ns)
+        old = self._marks.until_elapsed(self.elapsed_ns() - cursor.keep_ns)
         far = self._marks.until_offset(self._offset - cursor.max_bytes)
         target = max(filter(None, (old, far)), key=lambda mark: mark.position, default=None)
         if target is not None and target.position > cursor.low:
@@ -423,7 +455,8 @@ class Lane:
         """Segments that no cursor needs any more, oldest first; never the active one."""
         low = self._low()
         segments = self.log.segments()[:-1]
-        return tuple(itertools.takewhile(lambda segment: _is_deletable(segment, low), segments))
+        busy = self.thinning.sources
+        return tuple(itertools.takewhile(lambda one: _is_deletable(one, low) and one not in busy, segments))
 
     def delete_passed(self, count: int) -> None:
         """Unlink the oldest `count` of `passed`."""
@@ -435,7 +468,7 @@ class Lane:
     def age_ns(self, segment: Segment) -> int | None:
         """Running time since it was sealed; None where it does not say."""
         note = segment_note(segment)
-        return None if note is None else max(0, self._elapsed_ns() - note.elapsed_ns)
+        return None if note is None else max(0, self.elapsed_ns() - note.elapsed_ns)
 
     def size_bytes(self) -> int:
         """Of all its segments."""
@@ -455,32 +488,12 @@ class Lane:
         if self._new_from is None:  # else a cursor of a new name may begin below the others
             self._marks.prune(self._low())
 
-    def _reserve(self, stream: str) -> int:
-        tag = codec.stream_tag(stream)
-        if self._names.setdefault(tag, stream) != stream:
-            raise ConfigError(f"streams {stream} and {self._names[tag]} have the same checksum: rename one")
-        return tag
 
-    def _define_stream(self, stream: str) -> int:
-        tag = self._reserve(stream)
-        if (active := self.log.active) is not None:
-            self.places.book(active).add_stream(tag, active.size)
-        self.log.append(RecordType.STREAM, self.log.end, 0, 0, codec.encode_stream(stream))
-        self._tags[stream] = tag
-        return tag
-
-    def _define_layout(self, layout: Layout) -> bytes:
-        content = self._layouts.register(layout)
-        layout_id, body = codec.encode_definition(content, self._config_version)
-        if self._layout_users.setdefault(layout_id, content) != content:
-            raise InvariantError(
-                f"{layout!r}: its definition has the checksum of another one; rename its scan class"
-            )
-        if (active := self.log.active) is not None:
-            self.places.book(active).add_layout(layout_id, active.size)
-        self.log.append(RecordType.LAYOUT, self.log.end, 0, 0, body)
-        self._layout_ids[layout] = layout_id
-        return layout_id
+def _settled(note: SegmentNote, segment: Segment) -> bytes:
+    """For the footer: where things stand is known for certain once all of it is written."""
+    if note.places is None:
+        return codec.encode_note(note)
+    return codec.encode_note(msgspec.structs.replace(note, places=note.places.settled(segment)))
 
 
 def _is_deletable(segment: Segment, low: Position) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 
 import msgspec
 
 from gateway.disk.record import Position
 
 
-class Mark(msgspec.Struct, frozen=True, gc=False):
+class Mark(msgspec.Struct, gc=False):
     """Taken right behind the record at `position`."""
 
     position: Position
@@ -54,6 +55,24 @@ class Marks:
         """The last mark that is not younger."""
         index = bisect_right(self._marks, elapsed_ns, key=lambda mark: mark.elapsed_ns)
         return self._marks[index - 1] if index else None
+
+    def shrink(
+        self, after: Position, upto: Position, size: int, removed: Mapping[str, int] | None = None
+    ) -> None:
+        """What stands in (after, upto] takes `size` bytes less and has so many records less by stream."""
+        marks = self._marks
+        if removed is not None:  # nobody knows what of it stood before a mark in the middle
+            low = max(1, bisect_right(marks, after, key=lambda mark: mark.position))
+            del marks[low : max(low, bisect_left(marks, upto, key=lambda mark: mark.position))]
+        first = bisect_left(marks, upto, key=lambda mark: mark.position)
+        for mark in marks[first:]:
+            mark.offset -= size
+            if removed:
+                mark.counts = {name: count - removed.get(name, 0) for name, count in mark.counts.items()}
+        for place in range(first - 1, -1, -1):  # a mark within what shrank
+            if place + 1 == len(marks) or marks[place].offset <= marks[place + 1].offset:
+                break
+            marks[place].offset = marks[place + 1].offset
 
     def prune(self, position: Position) -> None:
         """Forget what lies below the last mark not behind `position`."""

@@ -54,7 +54,7 @@ class LanePlaces:
         """None for a segment of an older version: it must be read."""
         book = self._books.get(segment.index)
         if book is not None:
-            return book.places()
+            return book.places().settled(segment)
         key = (segment.index, segment.salt)
         with self._lock:
             found = self._decoded.get(key)

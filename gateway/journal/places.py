@@ -16,9 +16,11 @@ from gateway.core.quality import Quality
 from gateway.disk import record
 from gateway.disk.filesystem import File
 from gateway.disk.record import Entry, Position
+from gateway.disk.segment import Scanner, Segment
 
 CHUNK_BYTES: Final = 1 << 18  # a segment of the usual size has 64
 _ENTRY_READ_BYTES: Final = 4096  # most definitions are read at once
+_ABOUT_BYTES: Final = 1 << 18  # of a packed segment: within so many the definition stands
 
 Span: TypeAlias = tuple[int, int]
 """(lowest, highest) time of values, ns since 1970."""
@@ -51,6 +53,18 @@ class Places(msgspec.Struct, array_like=True, frozen=True):
     layouts: tuple[tuple[int, int], ...]  # (id as a number, offset of its definition); again in each run
     streams: tuple[tuple[int, int], ...]  # (tag, offset of its definition)
     runs: tuple[Run, ...]
+
+    def settled(self, segment: Segment) -> Places:
+        """With the offsets in the file, where they were planned and its records are packed."""
+        if not segment.packed:
+            return self
+        at = segment.physical
+        return Places(
+            tuple([Chunk(at(one.offset), one.after, one.low_ns, one.high_ns) for one in self.chunks]),
+            tuple([(key, at(offset)) for key, offset in self.layouts]),
+            tuple([(key, at(offset)) for key, offset in self.streams]),
+            self.runs,
+        )
 
     def seek(self, position: Position) -> Chunk | None:
         """The chunk behind whose beginning everything above `position` stands; None for the start."""
@@ -120,14 +134,25 @@ class PlaceBook:
 def defined_at(
     file: File, offsets: tuple[tuple[int, int], ...], key: int, *, before: int, salt: int
 ) -> Iterator[Entry]:
-    """The sound definitions of `key` before an offset, usually one; each run writes its own.
+    """Sound definitions near where those of `key` stand before an offset, its own among them.
 
     One that stands behind a record is never taken for it. Raises `OSError`.
     """
     for known, offset in offsets:
-        entry = entry_at(file, offset, salt) if known == key and offset < before else None
-        if entry is not None and not entry.stream:
+        if known != key or offset >= before:
+            continue
+        entry = entry_at(file, offset, salt)
+        if entry is not None and entry.type != record.BLOCK and not entry.stream:
             yield entry
+        elif entry is not None:  # packed, or known only about
+            yield from _controls(file, offset, min(before, offset + _ABOUT_BYTES), salt)
+
+
+def _controls(file: File, offset: int, limit: int, salt: int) -> Iterator[Entry]:
+    scanner = Scanner(file, name="", salt=salt, after=(0, 0), offset=offset)
+    while scanner.offset < limit and not scanner.damage:
+        found = scanner.read(file.size(), _ENTRY_READ_BYTES)
+        yield from (entry for entry in found if not entry.stream and entry.offset < limit)
 
 
 def entry_at(file: File, offset: int, salt: int) -> Entry | None:

@@ -69,12 +69,11 @@ class Reader:
         self._cursor = cursor
         self._wanted = {codec.stream_tag(name): name for name in cursor.streams} if cursor is not None else {}
         self._resume_at: tuple[int, Position] = (0, after)  # offset and position in the segment, when closed
-        self._passed = 0  # index of the last segment read to its end
         self._report = report
         self._lane_places = places
         self._places: Places | None = None  # of the segment
         self._chain = after  # position of the last record given out
-        self._after = after
+        self._after = after  # nothing up to here is given out (again)
         self._segment: Segment | None = None
         self._file: File | None = None
         self._scanner: Scanner | None = None
@@ -130,7 +129,9 @@ class Reader:
 
     def _leave(self, segment: Segment) -> None:
         self.close()
-        self._passed, self._segment = segment.index, None
+        self._after = max(self._after, segment.last)
+        self.position = max(self.position, segment.last)
+        self._segment = None
 
     def _resume(self) -> Scanner | None:
         segment = self._segment
@@ -139,21 +140,23 @@ class Reader:
         offset, after = self._resume_at
         try:
             self._file = self._filesystem.open_read(segment.path)
-        except FileNotFoundError:  # it was deleted meanwhile, so nobody wants what is in it
-            self._leave(segment)
+        except FileNotFoundError:  # deleted, or rewritten: what has its place is found by position
+            self._segment = None
+            self._after = max(self._after, self.position)
             return None
         self._scanner = Scanner(self._file, name=segment.name, salt=segment.salt, after=after, offset=offset)
         return self._scanner
 
     def _next_segment(self) -> Scanner | None:
-        for segment in self._log.segments():
-            if segment.index <= self._passed or (segment.last <= self._after and segment.sealed):
-                continue
-            if not segment.committed:
+        lost: set[str] = set()
+        while True:
+            segment = self._first_above(lost)
+            if segment is None or not segment.committed:
                 return None
             try:
                 self._file = self._filesystem.open_read(segment.path)
-            except FileNotFoundError:  # every cursor passed it, or it was dropped, while we came here
+            except FileNotFoundError:  # passed, dropped or rewritten while we came here: what is there now?
+                lost.add(segment.name)
                 continue
             self._segment = segment
             self._streams, self._definitions = dict(self._wanted), {}
@@ -162,6 +165,11 @@ class Reader:
                 self._file, name=segment.name, salt=segment.salt, after=after, offset=offset
             )
             return self._scanner
+
+    def _first_above(self, lost: set[str]) -> Segment | None:
+        for segment in self._log.segments():
+            if segment.name not in lost and (segment.last > self._after or not segment.sealed):
+                return segment
         return None
 
     def _start(self, segment: Segment, file: File) -> tuple[int, Position]:
@@ -174,10 +182,12 @@ class Reader:
         if chunk is None or chunk.offset >= segment.committed:
             return HEADER_BYTES, segment.after
         entry = entry_at(file, chunk.offset, segment.salt)
-        if entry is None or entry.position <= chunk.after:
+        if entry is None or entry.position < segment.after:
             return HEADER_BYTES, segment.after
         self._places = places
-        return chunk.offset, chunk.after
+        if entry.position > chunk.after:
+            return chunk.offset, chunk.after
+        return chunk.offset, segment.after  # packed together with what stands before the place
 
     def _look_up(self, offsets: tuple[tuple[int, int], ...], key: int, before: int) -> None:
         """Read the definition that stands before the place where we began."""

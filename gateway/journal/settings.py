@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from gateway.disk.block import Compression
 from gateway.disk.writer import LogSettings
 from gateway.journal.acknowledged import RANGES_MAX
 
@@ -20,6 +21,7 @@ class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
     cursor_save_ms: int = 1000  # changed cursors are saved this often; a crash delivers so much again
     cursor_ranges_max: int = RANGES_MAX  # acknowledged ranges kept above a cursor's low mark
     mark_ms: int = 60_000  # how exact ages are
+    compression: Compression = Compression.NONE
 
     def log(self) -> LogSettings:
         """What the disk needs to know of it."""
@@ -29,6 +31,7 @@ class JournalSettings(msgspec.Struct, frozen=True, kw_only=True):
             segment_bytes=self.segment_bytes,
             buffer_bytes_max=self.buffer_bytes_max,
             full_retry_ms=self.full_retry_ms,
+            compression=self.compression,
         )
 
     @property

@@ -72,7 +72,7 @@ def lane_stats(lane: Lane) -> LaneStats:
         waiting_bytes=lane.log.waiting_bytes(),
         waiting_bytes_max=lane.log.waiting_bytes_max,
         commits=writer.commits,
-        written_bytes=writer.bytes_durable,
+        written_bytes=writer.bytes_written,
         commit_p50_ns=latencies[len(latencies) // 2] if latencies else 0,
         commit_p99_ns=latencies[len(latencies) * 99 // 100] if latencies else 0,
         cursors=tuple(

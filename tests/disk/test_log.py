@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from gateway.core.errors import InvariantError, LocalProtocolError, StorageError, StorageFull
 from gateway.disk.filesystem import FileSystem, RealFileSystem
 from gateway.disk.log import Log
-from gateway.disk.record import BODY_BYTES_MAX, FOOTER, OVERHEAD_BYTES, Damage, Entry, encode
+from gateway.disk.record import BODY_BYTES_MAX, OVERHEAD_BYTES, VOID, Damage, Entry, encode
 from gateway.disk.recovery import Recovered
-from gateway.disk.segment import HEADER_BYTES, Scanner
+from gateway.disk.segment import FORMAT, HEADER_BYTES, Scanner
 from gateway.disk.writer import Group, LogSettings, State
 from tests.disk.faulty import FaultyFileSystem, Inode
 
@@ -70,7 +70,7 @@ def read_all(filesystem: FileSystem, log: Log) -> tuple[list[Entry], list[Damage
         file = filesystem.open_read(segment.path)
         scanner = Scanner(file, name=segment.name, salt=segment.salt, after=segment.after)
         while scanner.offset < segment.committed:
-            entries += [entry for entry in scanner.read(segment.committed, 64) if entry.type != FOOTER]
+            entries += [entry for entry in scanner.read(segment.committed, 64) if entry.type < VOID]
         damage += scanner.damage
         file.close()
     return entries, damage
@@ -161,7 +161,7 @@ def test_any_flipped_bit_in_the_tail_costs_only_the_record_it_is_in() -> None:
         hit = [entry.position[1] for entry in originals if entry.offset <= bit // 8 < entry.end]
         expected = [seq for seq in (1, 2, 3, 4) if seq not in hit]
         assert seqs(entries) == expected, bit
-        told = [*recovered.cuts, *recovered.damage]
+        told = [*recovered.cuts, *recovered.damage, *recovered.holes]
         assert len(told) == bool(hit or bit // 8 < HEADER_BYTES - 20), bit  # the rest of the header is zeros
         log.close()
 
@@ -222,7 +222,7 @@ def test_a_record_inside_a_damaged_one_is_not_taken_for_one_of_its_own() -> None
     content[content.find(b"body 2") + 6 + 4] ^= 1  # in the header of record 3
     log, _, recovered = opened(disk)
     assert seqs(read_all(disk, log)[0]) == [1, 2, 4]
-    assert (recovered.damage[0].after, recovered.damage[0].before) == ((1, 2), (1, 4))
+    assert (recovered.holes[0].after, recovered.holes[0].before) == ((1, 2), (1, 4))
 
 
 def test_a_full_disk_keeps_what_waits_and_goes_on_when_there_is_room() -> None:
@@ -318,11 +318,11 @@ def test_records_must_rise_and_fit() -> None:
 
 
 def test_a_newer_format_is_refused_and_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.disk.segment.FORMAT", 2)
+    monkeypatch.setattr("gateway.disk.segment.FORMAT", FORMAT + 1)
     disk = filled(1)
     monkeypatch.undo()
     content = bytes(disk.entries[max(disk.entries)].content)
-    with pytest.raises(StorageError, match="log format 2, this program reads 1"):
+    with pytest.raises(StorageError, match=f"log format {FORMAT + 1}, this program reads 1 to {FORMAT}"):
         opened(disk)
     assert bytes(disk.entries[max(disk.entries)].content) == content
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import msgspec
 import pytest
 
-from gateway.journal.cursor import Full
+from gateway.disk.block import Compression
+from gateway.journal.cursor import Cursor, Full
+from gateway.journal.settings import JournalSettings
 from tests.disk.faulty import Crash, FaultyFileSystem
 from tests.journal.support import DAY_NS, SECOND_NS, SMALL, Bench, N, ToldClock, everything, numbers
 
@@ -17,7 +20,8 @@ Seen = set[tuple[int, int]]
 class Story:
     """What the world outside knows of all runs on one disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: JournalSettings = SMALL) -> None:
+        self.settings = settings
         self.accepted: Seen = set()
         self.committed: Seen = set()
         self.acknowledged: Seen = set()
@@ -27,7 +31,7 @@ class Story:
     def run(self, disk: FaultyFileSystem, seed: int, rounds: int) -> None:
         """One life: deliver, accept, acknowledge, in an order given by the seed. May end in `Crash`."""
         chance = random.Random(seed)
-        bench = Bench(disk, clock=ToldClock(seed * SECOND_NS), settings=SMALL)
+        bench = Bench(disk, clock=ToldClock(seed * SECOND_NS), settings=self.settings)
         journal = bench.journal
         assert journal.epoch > max(self.epochs, default=0)
         self.epochs.append(journal.epoch)
@@ -70,18 +74,21 @@ class Story:
         assert cursor.low <= bench.journal.end(N)
 
 
-def lives(seed: int) -> int:
+def lives(seed: int, settings: JournalSettings) -> int:
     """How many operations one undisturbed life of this seed takes."""
     disk = FaultyFileSystem(seed)
-    Story().run(disk, seed, rounds=12)
+    Story(settings).run(disk, seed, rounds=12)
     return len(disk.operations)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_crash_at_every_operation_loses_nothing_committed(seed: int) -> None:
+PACKED = msgspec.structs.replace(SMALL, compression=Compression.ZSTD, segment_bytes=800)
+
+
+@pytest.mark.parametrize(("seed", "settings"), [(1, SMALL), (2, SMALL), (3, SMALL), (1, PACKED), (2, PACKED)])
+def test_a_crash_at_every_operation_loses_nothing_committed(seed: int, settings: JournalSettings) -> None:
     where: Counter[str] = Counter()
-    for crash_at in range(1, lives(seed) + 1):
-        story, disk = Story(), FaultyFileSystem(seed)
+    for crash_at in range(1, lives(seed, settings) + 1):
+        story, disk = Story(settings), FaultyFileSystem(seed)
         disk.crash_at = crash_at
         with pytest.raises(Crash):
             story.run(disk, seed, rounds=12)
@@ -90,6 +97,76 @@ def test_a_crash_at_every_operation_loses_nothing_committed(seed: int) -> None:
         story.run(disk, seed + 100, rounds=3)
         assert story.epochs == sorted(set(story.epochs))
     assert min(where[kind] for kind in ("write", "sync", "create", "sync directory", "unlink")) > 0
+
+
+class ThinStory:
+    """An outage that only thinning lets the disk hold."""
+
+    def __init__(self, disk: FaultyFileSystem, settings: JournalSettings) -> None:
+        self.disk = disk
+        self.settings = settings
+        self.accepted: Seen = set()
+        self.committed: Seen = set()
+
+    def open(self) -> tuple[Bench, Cursor]:
+        bench = Bench(self.disk, settings=self.settings)
+        return bench, bench.cursor(full=Full.THIN, max_bytes=8000)
+
+    def run(self, count: int) -> None:
+        """Accept so many, one a second. May end in `Crash`."""
+        bench, _ = self.open()
+        for _ in range(count):
+            receipt = bench.append()
+            position = bench.journal.end(N)
+            self.accepted.add(position)
+            receipt.on_commit(lambda position=position: self.committed.add(position))
+            bench.journal.commit()
+            bench.clock.now_ns += SECOND_NS
+            bench.journal.maintain()
+            bench.journal.commit()
+        bench.journal.close()
+
+    def check(self) -> None:
+        """Every value that was promised is there, or counted where it is missing."""
+        bench, cursor = self.open()
+        records = bench.backlog(cursor)
+        positions = numbers(records)
+        assert positions == sorted(set(positions))
+        assert set(positions) <= self.accepted
+        for column in (0, 1):
+            seen = 0
+            for record in records:
+                missing = record.batch.missing
+                seen += 1 + (missing[column] if isinstance(missing, tuple) else missing)
+                promised = {one for one in self.committed if one <= record.position}
+                accepted = {one for one in self.accepted if one <= record.position}
+                assert len(promised) <= seen <= len(accepted)
+        if self.committed:
+            assert max(positions) >= max(self.committed)
+        assert cursor.dropped == 0
+
+
+THIN = msgspec.structs.replace(SMALL, segment_bytes=1600, cursor_save_ms=10_000)
+THIN_PACKED = msgspec.structs.replace(THIN, compression=Compression.ZSTD)
+
+
+@pytest.mark.parametrize("settings", [THIN, THIN_PACKED])
+def test_a_crash_at_every_operation_of_thinning_loses_nothing_uncounted(settings: JournalSettings) -> None:
+    disk = FaultyFileSystem(5)
+    ThinStory(disk, settings).run(140)
+    assert "rename" in disk.operations
+    first = max(1, disk.operations.index("rename") - 30)
+    where: Counter[str] = Counter()
+    for crash_at in range(first, min(len(disk.operations), first + 160)):
+        story = ThinStory(FaultyFileSystem(5), settings)
+        story.disk.crash_at = crash_at
+        with pytest.raises(Crash):
+            story.run(140)
+        where[story.disk.operations[-1]] += 1
+        story.disk = story.disk.after_crash(crash_at)
+        story.check()
+        assert not [path for path in story.disk.entries if path.suffix == ".tmp"]
+    assert min(where[kind] for kind in ("write", "sync", "create", "rename", "sync directory", "unlink")) > 0
 
 
 @pytest.mark.parametrize("seed", range(20))
