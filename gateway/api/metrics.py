@@ -137,6 +137,11 @@ def _uplink_families(uplinks: tuple[UplinkStatus, ...]) -> Iterator[Family]:
         ("acknowledged_total", "acknowledged_messages_total", "Messages acknowledged by the far end"),
         ("quarantined_total", "quarantined_messages_total", "Messages refused by the far end and set aside"),
         ("dropped_total", "dropped_batches_total", "Batches given up by the buffer's policy"),
+        (
+            "thinned_values_total",
+            "thinned_values_total",
+            "Values taken out of the backlog by the buffer's policy",
+        ),
         ("reconnects_total", "reconnects_total", "Connections opened again"),
         ("received_bytes_total", "received_bytes_total", "Bytes received"),
         ("sent_bytes_total", "sent_bytes_total", "Bytes sent"),

@@ -109,6 +109,7 @@ class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     messages_per_s: float = 0.0  # acknowledged
     quarantined_total: int = 0  # refused by the far end for good and set aside
     dropped_total: int = 0  # given up because the buffer was full and its policy says so
+    thinned_values_total: int = 0  # taken out of the backlog for the same reason, all runs
     reconnects_total: int = 0
     received_bytes_total: int = 0
     sent_bytes_total: int = 0

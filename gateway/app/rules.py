@@ -26,7 +26,7 @@ from gateway.uplink.mqtt.uplink import Route
 _log = logging.getLogger("gateway.rules")
 
 LANES: Final = (Priority.ALARM, Priority.NORMAL)  # the most urgent first
-LANE_SHARE: Final = {Priority.ALARM: 0.125, Priority.NORMAL: 0.875}  # of `journal: max`
+SEGMENTS_TO_THIN: Final = 16  # in a buffer with `full: thin`: sealed ones can be made thinner
 
 
 def stream_name(rule: PublishRule) -> str:
@@ -36,13 +36,31 @@ def stream_name(rule: PublishRule) -> str:
 
 def buffer_bytes(site: Site, rule: PublishRule, lane: Priority) -> int:
     """How much of a lane may wait for a rule: its own bound, within its share of the journal's."""
-    return min(rule.model.buffer.max_bytes, int(site.journal.max_bytes * LANE_SHARE[lane]))
+    return min(rule.model.buffer.max_bytes, lane_bytes(site, lane))
+
+
+def lane_bytes(site: Site, lane: Priority) -> int:
+    """A lane's part of the journal's bound."""
+    alarm = int(site.journal.max_bytes * site.journal.alarm_share / 100)
+    return alarm if lane is Priority.ALARM else site.journal.max_bytes - alarm
+
+
+def full_of(rule: PublishRule, lane: Priority) -> Full:
+    """What gives way in a lane when the rule's buffer is full: alarms are never thinned."""
+    full = Full(rule.model.buffer.full)
+    return Full.DROP_OLDEST if full is Full.THIN and lane is Priority.ALARM else full
+
+
+def segment_bytes(site: Site, rule: PublishRule, lane: Priority) -> int:
+    """Largest segments that keep the rule's bound in a lane well."""
+    bound = buffer_bytes(site, rule, lane)
+    return bound // SEGMENTS_TO_THIN if full_of(rule, lane) is Full.THIN else 4 * bound
 
 
 def replay_of(rule: PublishRule) -> Replay:
     """The rule's `replay` in flow's words."""
     replay = rule.model.buffer.replay
-    return Replay(live_first=replay.live_first, share=replay.share)
+    return Replay(live_first=replay.live_first, share=replay.share / 100)
 
 
 def rule_spec(model: Publish) -> RuleSpec:
@@ -206,7 +224,7 @@ class Deliveries:
             streams=frozenset({name}),
             keep_ns=buffer.keep_ns,
             max_bytes=max(self._least_buffer_bytes, buffer_bytes(site, rule, lane)),
-            full=Full(buffer.full),
+            full=full_of(rule, lane),
         )
         replay = replay_of(rule)
         before = self._known.get((name, lane)) or self._leaving.get((name, lane))

@@ -158,6 +158,7 @@ class Gateway:
             image=Image(()),
             set_alarm=self._hub_alarm.set,
             cpu_ns=time.thread_time_ns,
+            marks_time=site.journal.unsynchronised == "mark",
         )
         self._deliveries = Deliveries(
             journal=self._store.journal,

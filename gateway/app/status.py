@@ -270,6 +270,7 @@ class Status:
             quarantined_total=uplink.counters.quarantined,
             dropped_total=sum(cursor.dropped_records for cursor in stats)
             + sum(outbox.unkept for outbox in outboxes),
+            thinned_values_total=sum(cursor.thinned_values for cursor in stats),
             reconnects_total=max(0, endpoint.traffic.connects - 1),
             received_bytes_total=endpoint.traffic.bytes_received,
             sent_bytes_total=endpoint.traffic.bytes_sent,

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from gateway.app.backup.places import LOCK
-from gateway.app.rules import LANES, buffer_bytes
+from gateway.app.rules import LANES, segment_bytes
 from gateway.config.site import Site
 from gateway.core.batch import Batch
 from gateway.core.clock import Clock
 from gateway.core.errors import StorageError
 from gateway.core.point import Layout, Priority
 from gateway.core.ports import Receipt
+from gateway.disk.block import Compression
 from gateway.disk.filesystem import File, RealFileSystem
 from gateway.disk.record import Position
 from gateway.journal.journal import Journal
@@ -199,10 +200,13 @@ class Store:
 
 def _settings(site: Site) -> JournalSettings:
     """Segments fine enough for the smallest bound: the journal keeps bounds in steps of their size."""
-    bounds = [buffer_bytes(site, rule, lane) for rule in site.publish for lane in LANES]
     usual = JournalSettings()
+    bounds = [segment_bytes(site, rule, lane) for rule in site.publish for lane in LANES]
+    journal = site.journal
     return JournalSettings(
-        commit_interval_ms=max(1, site.journal.commit_ns // 1_000_000),
-        segment_bytes=min([usual.segment_bytes, *(4 * bound for bound in bounds)]),
+        commit_interval_ms=max(1, journal.commit_ns // 1_000_000),
+        group_bytes=journal.commit_bytes,
+        segment_bytes=min([usual.segment_bytes, *bounds]),
         cursor_save_ms=CURSOR_SAVE_MS,
+        compression=Compression(journal.compression),
     )

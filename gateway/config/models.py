@@ -105,11 +105,31 @@ class JournalSection(Model):
         "100ms", validate_default=True, alias="commit",
         description="Longest time that a value waits to be written to disk together with others.",
     )  # fmt: skip
+    commit_bytes: Annotated[int, Size("4KB", "64MB")] = Field(
+        "1MB", validate_default=True, alias="commit_size",
+        description="So many bytes waiting are written without waiting for `commit`.",
+    )  # fmt: skip
+    compression: Literal["zstd", "none"] = Field(
+        "zstd",
+        description="zstd: what is written together is compressed together, to a half or less; none: plain. "
+        "Both are always read.",
+    )
     max_bytes: Annotated[int, Size("10MB")] = Field(
         "2GB",
         validate_default=True,
         alias="max",
         description="Most disk space that the journal takes, all buffers together.",
+    )
+    alarm_share: Annotated[float, Percent()] = Field(
+        "12.5%",
+        validate_default=True,
+        description="Part of `max` kept for tags with `priority: alarm`.",
+    )
+    unsynchronised: Literal["mark", "trust"] = Field(
+        "mark",
+        description="Times taken while the operating system does not say that its clock follows a reference. "
+        "mark: payloads say so, and what is still in the journal when it does is dated from how long before "
+        "it was; trust: they count as good, for sites without a time server.",
     )
     on_failure: Literal["stop", "live_only"] = Field(
         "stop",
@@ -351,12 +371,12 @@ Patterns = Annotated[
 Source = Literal[
     "value", "quality", "time", "time_origin", "time_quality", "received", "seq", "epoch", "part",
     "label", "unit",
-    "device", "tag", "site", "gateway", "kind", "cause", "historical",
+    "device", "tag", "site", "gateway", "kind", "cause", "missing", "historical",
 ]  # fmt: skip
 
 DEFAULT_FIELDS: Final[tuple[tuple[str, Source], ...]] = (
     ("v", "value"), ("q", "quality"), ("t", "time"), ("ts", "time_origin"), ("e", "epoch"), ("n", "seq"),
-    ("p", "part"),
+    ("p", "part"), ("m", "missing"),
 )  # fmt: skip
 
 
@@ -413,9 +433,11 @@ class Buffer(Model):
     max_bytes: Annotated[int, Size("1MB")] = Field(
         "1GB", validate_default=True, alias="max", description="Most disk space for undelivered values."
     )
-    full: Annotated[Literal["drop_oldest", "block"], NotYet(("thin",), "drop_oldest or block")] = Field(
+    full: Literal["drop_oldest", "block", "thin"] = Field(
         "drop_oldest",
-        description="When it is full: drop_oldest loses the oldest, counted; block stops reading devices.",
+        description="When it is full: drop_oldest loses the oldest, counted; block stops reading devices; "
+        "thin keeps every second value of the whole outage, then every fourth …, all changes of quality and "
+        "all events, and says how many are missing where.",
     )
     replay: Replay = Field(
         default_factory=defaults(Replay), description="How a backlog is sent after an outage."

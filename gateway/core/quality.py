@@ -30,6 +30,7 @@ NO_SUCH_ADDRESS: Final = 1 << 8  # the device answers, but has no such address
 DEVICE_FAILURE: Final = 1 << 9  # the device reports a fault of its own
 CONFIG_FAULT: Final = 1 << 10  # the map asks for something the device refuses on principle
 NOT_YET_READ: Final = 1 << 11  # nothing was read since start
+DATED_LATER: Final = 1 << 12  # of a time: told once the clock was synchronised, from how long before it was
 
 REASON_NAMES: Final[dict[int, str]] = {
     COMM_LOST: "comm-lost",
@@ -44,6 +45,7 @@ REASON_NAMES: Final[dict[int, str]] = {
     DEVICE_FAILURE: "device-failure",
     CONFIG_FAULT: "config-fault",
     NOT_YET_READ: "not-yet-read",
+    DATED_LATER: "dated-later",
 }
 _LEVEL_NAMES: Final[dict[int, str]] = {GOOD: "good", UNCERTAIN: "uncertain", BAD: "bad"}
 

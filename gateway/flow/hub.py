@@ -12,6 +12,7 @@ from gateway.core.batch import Batch
 from gateway.core.clock import Clock
 from gateway.core.point import Layout, Priority
 from gateway.core.ports import Receipt
+from gateway.flow import unsynchronised
 from gateway.flow.image import Image
 from gateway.flow.outbox import Outbox
 from gateway.flow.report import Reporter, ReportPolicy
@@ -125,12 +126,16 @@ class Hub:
         image: Image,
         set_alarm: Callable[[int | None], None],
         cpu_ns: Callable[[], int] = lambda: 0,
+        marks_time: bool = True,
     ) -> None:
         """`set_alarm(deadline_ns)` asks to call `on_deadline` at that monotonic time.
+
+        `marks_time`: our times are doubted while the clock is not synchronised.
 
         `cpu_ns()` is the CPU time that the loop's thread used so far.
         """
         self._clock = clock
+        self._marks_time = marks_time
         self._journal = journal
         self._epoch: Final = epoch
         self._seq = 0
@@ -181,6 +186,8 @@ class Hub:
 
     def put(self, batch: Batch) -> Receipt:
         """Number, show, journal and send a batch."""
+        if self._marks_time and not self._clock.is_synchronised():
+            unsynchronised.mark(batch)
         self.image.update(batch)
         counters = self.counters
         counters.batches += 1

@@ -18,6 +18,7 @@ from gateway.core.batch import Batch, Cause, Kind, Times
 from gateway.core.point import Layout, Point, Value
 from gateway.core.quality import Quality
 from gateway.disk.record import Entry, Position
+from gateway.journal.boots import Boot
 from gateway.journal.places import Places, Span, value_times
 
 
@@ -29,7 +30,7 @@ class RecordType(enum.IntEnum):
     STREAM = 3  # tag → name
     LAYOUT = 4  # id → device, scan, attributes, points, configuration version
     BATCH = 5
-    ANCHORS = 6  # what monotonic times of earlier and this boot were by a synchronised clock
+    BOOTS = 6  # boots of the machine, and what their running time was by a synchronised clock
 
 
 class EpochNote(msgspec.Struct, array_like=True, frozen=True):
@@ -64,6 +65,12 @@ class CursorsNote(msgspec.Struct, array_like=True, frozen=True):
     monotonic_ns: int
     elapsed_ns: int
     cursors: tuple[CursorNote, ...]
+
+
+class BootsNote(msgspec.Struct, array_like=True, frozen=True):
+    """All boots known."""
+
+    boots: tuple[Boot, ...]
 
 
 class SegmentNote(msgspec.Struct, array_like=True, frozen=True):
@@ -125,6 +132,7 @@ _decode_layout: Final = msgspec.msgpack.Decoder(_StoredLayout).decode
 _decode_definition: Final = msgspec.msgpack.Decoder(_Definition).decode
 _decode_epoch: Final = msgspec.msgpack.Decoder(EpochNote).decode
 _decode_cursors: Final = msgspec.msgpack.Decoder(CursorsNote).decode
+_decode_boots: Final = msgspec.msgpack.Decoder(BootsNote).decode
 _decode_segment: Final = msgspec.msgpack.Decoder(SegmentNote).decode
 
 
@@ -275,7 +283,7 @@ def decode_stream(body: bytes) -> tuple[int, str]:
     return stream_tag(name), name
 
 
-def encode_note(note: EpochNote | CursorsNote | SegmentNote) -> bytes:
+def encode_note(note: EpochNote | CursorsNote | SegmentNote | BootsNote) -> bytes:
     """Body of a control record, or a footer's note."""
     return _encode(note)
 
@@ -288,6 +296,11 @@ def decode_epoch(body: bytes) -> EpochNote:
 def decode_cursors(body: bytes) -> CursorsNote:
     """Raises `msgspec.DecodeError`."""
     return _decode_cursors(body)
+
+
+def decode_boots(body: bytes) -> BootsNote:
+    """Raises `msgspec.DecodeError`."""
+    return _decode_boots(body)
 
 
 def decode_segment(note: bytes) -> SegmentNote:

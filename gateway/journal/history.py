@@ -9,6 +9,7 @@ import msgspec
 from gateway.disk.record import Entry, Position
 from gateway.disk.segment import Segment
 from gateway.journal import codec
+from gateway.journal.boots import Boot
 from gateway.journal.codec import CursorsNote, RecordType
 
 
@@ -21,6 +22,7 @@ class History:
         self.cursors_at: Position = (0, 0)
         self.counts: dict[int, Counter[int]] = {}  # segment index → stream tag → records
         self.stream_names: dict[int, str] = {}
+        self.boots: tuple[Boot, ...] = ()
         self.unreadable = 0  # control records with a sound checksum that say nothing we know
         self._boot_id = ""
         self._monotonic_ns = 0
@@ -46,6 +48,8 @@ class History:
             note = codec.decode_epoch(entry.body)
             self._boot_id = note.boot_id
             self._time(note.elapsed_ns, note.monotonic_ns)
+        elif entry.type == RecordType.BOOTS:
+            self.boots = codec.decode_boots(entry.body).boots
         elif entry.type == RecordType.STREAM:
             tag, name = codec.decode_stream(entry.body)
             self.stream_names[tag] = name
@@ -54,6 +58,7 @@ class History:
         """Take from an older segment what the newer ones did not say."""
         self.cursors, self.cursors_at = older.cursors, older.cursors_at
         self.counts.update(older.counts)
+        self.boots = self.boots or older.boots
         self.stream_names = older.stream_names | self.stream_names
         self.unreadable += older.unreadable
         self.epoch_max = max(self.epoch_max, older.epoch_max)

@@ -18,6 +18,7 @@ from gateway.core.point import Layout, Priority
 from gateway.disk.filesystem import NO_ROOM, File, FileSystem
 from gateway.disk.record import Damage, Position
 from gateway.disk.writer import Group, Notify, State
+from gateway.journal.boots import Boots
 from gateway.journal.codec import RECONSTRUCTED_MAX, Layouts
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.epochs import EpochFile
@@ -89,6 +90,7 @@ class Journal:
         self._lock_file: File | None = None
         self._settings = settings or JournalSettings()
         self._boot_id = system_boot_id() if boot_id is None else boot_id
+        self._boots = Boots()
         self._jobs = Jobs(writing, notify)
         self._lanes = {
             priority: Lane(
@@ -101,6 +103,7 @@ class Journal:
                 clock=clock,
                 boot_id=self._boot_id,
                 notify=notify,
+                boots=self._boots,
                 jobs=self._jobs,
                 report=partial(self._report, priority.name),
             )
@@ -136,6 +139,7 @@ class Journal:
         except BaseException:
             self._unlock()
             raise
+        self._boots.begin(self._boot_id, self.epoch)
         monotonic_ns = self._clock.monotonic_ns()
         elapsed_ns = max((lane.elapsed_at_start_ns(monotonic_ns) for lane in self._each_lane), default=0)
         for lane, recovery in zip(self._each_lane, found, strict=True):
@@ -267,6 +271,7 @@ class Journal:
             cursor=source if isinstance(source, Cursor) else None,
             report=lambda _, damage: self._report(lane.priority.name, damage),
             places=lane.places,
+            boots=self._boots,
         )
 
     def historian(self) -> Historian:
@@ -281,11 +286,23 @@ class Journal:
 
     def maintain(self) -> None:
         """Call it about each second: saves cursors, keeps bounds, deletes what is passed. No I/O."""
+        self._anchor()
         for lane in self._each_lane:
             if lane.log.writer.failure is None:
                 lane.maintain()
         if self.retention is not None and self.failure is None:
             self.retention.enforce()
+
+    def _anchor(self) -> None:
+        """Once the clock is synchronised, what was recorded in this boot before can be dated."""
+        if self._boots.is_anchored(self._boot_id) or not self._clock.is_synchronised():
+            return
+        self._boots.anchor(
+            self._boot_id, monotonic_ns=self._clock.monotonic_ns(), wall_ns=self._clock.wall_ns()
+        )
+        for lane in self._each_lane:
+            if lane.log.writer.failure is None:
+                lane.note_boots()
 
     def flush(self) -> None:
         """Commit what waits without waiting for the interval."""
@@ -373,7 +390,7 @@ def _messages(recovery: LaneRecovery) -> list[str]:
     messages = [f"lane {name}: {cut}" for cut in recovery.cuts]
     messages += [
         f"lane {name}: {hole.segment} at byte {hole.offset}: a hole of {hole.length} bytes in the last "
-        f"write, which the power cut: records after {hole.after} and before {hole.before} that nobody was promised"
+        f"write, which the power cut: records after {hole.after} and before {hole.before}, promised to nobody"
         for hole in recovery.holes
     ]
     messages += [f"lane {name}: quarantined: {damage}" for damage in recovery.damage]

@@ -22,7 +22,16 @@ from gateway.disk.recovery import Cut
 from gateway.disk.segment import Segment
 from gateway.disk.writer import Group, Notify, Saving, State
 from gateway.journal import codec
-from gateway.journal.codec import CursorNote, CursorsNote, EpochNote, Layouts, RecordType, SegmentNote
+from gateway.journal.boots import Boots
+from gateway.journal.codec import (
+    BootsNote,
+    CursorNote,
+    CursorsNote,
+    EpochNote,
+    Layouts,
+    RecordType,
+    SegmentNote,
+)
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.definitions import Definitions
 from gateway.journal.history import History, segment_note
@@ -65,6 +74,7 @@ class Lane:
         clock: Clock,
         boot_id: str,
         notify: Notify,
+        boots: Boots,
         jobs: Jobs,
         report: Callable[[Damage], None],
     ) -> None:
@@ -89,6 +99,7 @@ class Lane:
         )
         self._clock = clock
         self._boot_id = boot_id
+        self._boots = boots
         self._history = History()
         self._epoch = 0
         self._elapsed_base_ns = 0  # running time at monotonic time 0
@@ -131,6 +142,7 @@ class Lane:
             self._new_from = found.segments[0].after if found.segments else None
         elif is_doubtful or damage:  # the save in which a new cursor first stood may be in it
             self._new_from = history.cursors_at
+        self._boots.merge(history.boots)
         saved = history.cursors.cursors if history.cursors is not None else ()
         for note in saved:
             self._adopt(note)
@@ -304,6 +316,7 @@ class Lane:
             note.name, frozenset(note.streams), note.low, note.ranges, note.keep_ns, note.max_bytes, full
         )
         cursor.dropped, cursor.dropped_upto = note.dropped, note.dropped_upto
+        cursor.thinned = note.thinned
         cursor.is_configured = False
 
     def _make(
@@ -361,6 +374,7 @@ class Lane:
             self._epoch, self._boot_id, wall_ns, now_ns, elapsed_ns, self._definitions.config_version
         )
         self.log.append(RecordType.EPOCH, position, 0, wall_ns, codec.encode_note(note))
+        self.note_boots()
         self._save()
 
     def _visit(self, segment: Segment, entry: Entry) -> None:
@@ -375,6 +389,11 @@ class Lane:
             span = value_times(batch.source_time_ns, batch.time_quality, batch.received_ns)
             book.add_batch(active.planned, self.log.end, span)
             book.add_life(batch.epoch, batch.received_ns)
+
+    def note_boots(self) -> None:
+        """What is known of this and earlier boots goes into the log."""
+        body = codec.encode_note(BootsNote(self._boots.known))
+        self.log.append(RecordType.BOOTS, self.log.end, 0, 0, body)
 
     def _save(self) -> None:
         """Cursors go into the log behind everything they speak of, so they never outlive it."""

@@ -15,6 +15,7 @@ from gateway.disk.record import Damage, Entry, Position
 from gateway.disk.segment import HEADER_BYTES, Scanner, Segment
 from gateway.journal import codec
 from gateway.journal.acknowledged import Range, covers
+from gateway.journal.boots import Boots
 from gateway.journal.codec import Layouts, RecordType
 from gateway.journal.cursor import Cursor
 from gateway.journal.placed import LanePlaces
@@ -60,6 +61,7 @@ class Reader:
         cursor: Cursor | None,
         report: Callable[[str, Damage], None],
         places: LanePlaces | None = None,
+        boots: Boots | None = None,
     ) -> None:
         self.position = after  # everything up to here was read
         self.is_at_end = False  # the last `read` came to the end of what is committed
@@ -71,6 +73,7 @@ class Reader:
         self._resume_at: tuple[int, Position] = (0, after)  # offset and position in the segment, when closed
         self._report = report
         self._lane_places = places
+        self._boots = boots  # to date what was recorded while our clock was not synchronised
         self._places: Places | None = None  # of the segment
         self._chain = after  # position of the last record given out
         self._after = after  # nothing up to here is given out (again)
@@ -230,6 +233,8 @@ class Reader:
         except (msgspec.DecodeError, ValueError) as error:
             self._quarantine(entry, segment, f"it cannot be decoded: {error}")
             return None
+        if batch.time_quality and self._boots is not None:
+            self._boots.date(batch)
         return Record(self._chain, entry.position, stream, batch, version, entry.end - entry.offset)
 
     def _define(self, entry: Entry, segment: Segment) -> None:

@@ -23,6 +23,7 @@ class CursorStats(msgspec.Struct, frozen=True, kw_only=True):
     oldest_age_ns: int
     dropped_records: int
     dropped_upto: Position
+    thinned_values: int
 
 
 class LaneStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +88,7 @@ def lane_stats(lane: Lane) -> LaneStats:
                 oldest_age_ns=lane.oldest_age_ns(cursor),
                 dropped_records=cursor.dropped,
                 dropped_upto=cursor.dropped_upto,
+                thinned_values=cursor.thinned,
             )
             for cursor in lane.cursors.values()
         ),

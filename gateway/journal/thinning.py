@@ -80,7 +80,7 @@ class Thinner:
         self._names: dict[int, str] = {}
         self._factor: dict[tuple[int, int], int] = {}  # (segment index, tag) → factor
         self._used: set[bytes] = set()  # layouts of what is kept
-        self._last_save = -1  # number of the last record of cursors
+        self._last: dict[int, int] = {}  # type → number of the last record of those that say all anew
         self._book = PlaceBook()
         self._defined: set[tuple[int, bytes]] = set()
         self.kept: Counter[int] = Counter()  # records by tag
@@ -95,8 +95,8 @@ class Thinner:
         """First pass: what is the last of its kind."""
         for number, (segment, entry) in enumerate(entries):
             if not entry.stream:
-                if entry.type == RecordType.CURSORS:
-                    self._last_save = number
+                if entry.type in (RecordType.CURSORS, RecordType.BOOTS):
+                    self._last[entry.type] = number
                 elif entry.type == RecordType.STREAM:
                     self._learn(entry)
                 continue
@@ -156,8 +156,8 @@ class Thinner:
         return entry.position <= low or covers(ranges, entry.position)
 
     def _is_needed(self, entry: Entry, number: int) -> bool:
-        if entry.type == RecordType.CURSORS:
-            return number == self._last_save
+        if entry.type in self._last:
+            return number == self._last[entry.type]
         if entry.type == RecordType.LAYOUT and entry.body[: codec.LAYOUT_ID_BYTES] not in self._used:
             return False
         if entry.type in (RecordType.LAYOUT, RecordType.STREAM, RecordType.EPOCH):

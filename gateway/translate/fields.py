@@ -12,10 +12,10 @@ from gateway.core.quality import Quality
 from gateway.translate.payload import (
     CAUSE_NAMES,
     DEVICE_TIME,
-    GATEWAY_TIME,
     KIND_NAMES,
     Source,
     encode,
+    gateway_origin,
     honest,
     label_of,
     quality_text,
@@ -64,13 +64,14 @@ class Template:
         self._is_seldom = not _SELDOM.isdisjoint(source for _, source in fields)
 
     def fill(self, batch: Batch, *, value: bytes, quality: bytes = b"") -> bytes:
-        """The object for rows that `has_one_time` of; value and quality are JSON already."""
+        """The object for rows that `is_plain` of; value and quality are JSON already."""
         time_ns = batch.source_time_ns
+        time_quality = batch.time_quality
         given: tuple[bytes | int, ...] = (
             value,
             quality,
-            encode(self._write_time(time_ns if isinstance(time_ns, int) else batch.received_ns)),
-            b"gateway" if time_ns is None else b"device",
+            encode(self._write_time(time_ns if isinstance(time_ns, int) else our_time_ns(batch))),
+            origin(time_ns, time_quality).encode() if time_quality.__class__ is int else b"",
             batch.seq,
             batch.epoch,
         )
@@ -84,9 +85,19 @@ def _literal(text: str) -> bytes:
     return encode(text).replace(b"%", b"%%")
 
 
-def has_one_time(batch: Batch) -> bool:
-    """Whether every row has the same time, and that a good one."""
-    return batch.time_quality == 0 and type(batch.source_time_ns) is not tuple
+def is_plain(batch: Batch, *, tells_time_quality: bool) -> bool:
+    """Whether every row has the same time, and none has anything seldom to say."""
+    quality = batch.time_quality
+    return (
+        (quality == 0 or (not tells_time_quality and type(quality) is int))
+        and type(batch.source_time_ns) is not tuple
+        and not batch.missing
+    )
+
+
+def our_time_ns(batch: Batch) -> int:
+    """When it was received: by the clock of that moment, or told later."""
+    return batch.received_ns if batch.dated_ns is None else batch.dated_ns
 
 
 def picker(places: tuple[int, ...] | None) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
@@ -110,16 +121,16 @@ def rows_of(batch: Batch, wanted: frozenset[int] | None) -> list[Row]:
     return [(row, column) for row, column in enumerate(columns_of(batch)) if column in wanted]
 
 
-def origin(time_ns: int | None) -> str:
-    """Who read the clock."""
-    return GATEWAY_TIME if time_ns is None else DEVICE_TIME
+def origin(time_ns: object, time_quality: Quality) -> str:
+    """Who read the clock; `time_ns` is None where the device did not."""
+    return gateway_origin(time_quality) if time_ns is None else DEVICE_TIME
 
 
 class Rows:
     """Chosen rows of a batch, column by column, values and qualities as they may be shown."""
 
-    __slots__ = ("_once", "points", "qualities", "received_ns", "time_qualities", "times_ns", "values",
-                 "write_time")  # fmt: skip
+    __slots__ = ("_once", "missing", "our_time_ns", "points", "qualities", "time_qualities", "times_ns",
+                 "values", "write_time")  # fmt: skip
 
     def __init__(
         self,
@@ -139,7 +150,8 @@ class Rows:
         self.points: Final[list[Point]] = [layout.points[column] for _, column in rows]
         self.times_ns: Final[list[int | None]] = _chosen(batch.source_time_ns, rows)
         self.time_qualities: Final[list[Quality]] = _chosen(batch.time_quality, rows)
-        self.received_ns: Final = batch.received_ns
+        self.missing: Final[list[int]] = _chosen(batch.missing, rows)
+        self.our_time_ns: Final = our_time_ns(batch)
         self.write_time: Final = write_time
         self._once: dict[Source, Value] = {
             Source.RECEIVED: write_time(batch.received_ns),
@@ -162,9 +174,10 @@ class Rows:
         if source is Source.QUALITY:
             return [quality_text(quality) for quality in self.qualities]
         if source is Source.TIME:
-            return [self.write_time(self.received_ns if time is None else time) for time in self.times_ns]
+            return [self.write_time(self.our_time_ns if time is None else time) for time in self.times_ns]
         if source is Source.TIME_ORIGIN:
-            return [origin(time) for time in self.times_ns]
+            pairs = zip(self.times_ns, self.time_qualities, strict=True)
+            return [origin(time, quality) for time, quality in pairs]
         if source is Source.TIME_QUALITY:
             return [quality_text(quality) for quality in self.time_qualities]
         if source is Source.LABEL:

@@ -13,7 +13,16 @@ import msgspec
 
 from gateway.core.batch import Cause, Kind
 from gateway.core.point import Point, Value
-from gateway.core.quality import BAD, INVALID, OVERFLOW, Quality, describe, worst
+from gateway.core.quality import (
+    BAD,
+    CLOCK_NOT_SYNCHRONISED,
+    DATED_LATER,
+    INVALID,
+    OVERFLOW,
+    Quality,
+    describe,
+    worst,
+)
 
 
 class Source(enum.Enum):
@@ -22,7 +31,7 @@ class Source(enum.Enum):
     VALUE = "value"
     QUALITY = "quality"
     TIME = "time"  # the device's, or ours where it gave none: TIME_ORIGIN says which
-    TIME_ORIGIN = "time_origin"  # "device" or "gateway"
+    TIME_ORIGIN = "time_origin"  # whose clock, and whether ours could be trusted: see `gateway_origin`
     TIME_QUALITY = "time_quality"
     RECEIVED = "received"
     SEQ = "seq"
@@ -36,6 +45,7 @@ class Source(enum.Enum):
     GATEWAY = "gateway"
     KIND = "kind"
     CAUSE = "cause"
+    MISSING = "missing"  # values taken out of the backlog right before this one; absent where none were
     HISTORICAL = "historical"  # true where the journal is replayed; absent where live
 
 
@@ -55,12 +65,14 @@ class Format(enum.Enum):
 
 
 OPTIONAL: Final = frozenset(
-    {Source.PART, Source.HISTORICAL}
+    {Source.PART, Source.MISSING, Source.HISTORICAL}
 )  # written last, and only where they say something
 KIND_NAMES: Final = {kind: kind.name.lower() for kind in Kind}
 CAUSE_NAMES: Final = {cause: cause.name.lower() for cause in Cause}
 DEVICE_TIME: Final = "device"
 GATEWAY_TIME: Final = "gateway"
+UNSYNCHRONISED_TIME: Final = "gateway-unsynchronised"
+DATED_TIME: Final = "gateway-dated"
 RAW_BAD: Final = b""  # no text at all: any text could be taken for a value
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _QUALITY_TEXTS_MAX: Final = 1024  # combinations of reasons seen in practice are few
@@ -86,6 +98,13 @@ def honest(value: Value, quality: Quality) -> tuple[Value, Quality]:
     if isinstance(value, float) and not math.isfinite(value):
         return None, worst(quality, BAD | (INVALID if math.isnan(value) else OVERFLOW))
     return value, quality
+
+
+def gateway_origin(time_quality: Quality) -> str:
+    """How much the time of our own clock is worth: it followed a reference, did not, or was told later."""
+    if time_quality & DATED_LATER:
+        return DATED_TIME
+    return UNSYNCHRONISED_TIME if time_quality & CLOCK_NOT_SYNCHRONISED else GATEWAY_TIME
 
 
 def label_of(point: Point, value: Value) -> str | None:

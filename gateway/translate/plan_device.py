@@ -11,7 +11,7 @@ import msgspec
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Value
 from gateway.core.quality import BAD, Quality
-from gateway.translate.fields import Row, Rows, Template, has_one_time, picker, rows_of
+from gateway.translate.fields import Row, Rows, Template, is_plain, picker, rows_of
 from gateway.translate.payload import OPTIONAL, Source, encode, quality_text, time_writer
 from gateway.translate.rule import RuleSpec
 
@@ -27,8 +27,9 @@ class DevicePlan:
     encoded as a struct whose field names are prepared; a part of it as a dict.
     """
 
-    __slots__ = ("_constants", "_fields", "_good", "_historical", "_layout", "_mixed", "_part", "_pick",
-                 "_tags", "_topic", "_wanted", "_whole", "_write_time")  # fmt: skip
+    __slots__ = ("_constants", "_fields", "_good", "_historical", "_layout", "_missing", "_mixed", "_part",
+                 "_pick", "_tags", "_tells_time_quality", "_topic", "_wanted", "_whole",
+                 "_write_time")  # fmt: skip
 
     def __init__(
         self,
@@ -47,6 +48,8 @@ class DevicePlan:
         self._write_time = time_writer(rule.time)
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
         self._historical = next((name for name, source in fields if source is Source.HISTORICAL), None)
+        self._missing = next((name for name, source in fields if source is Source.MISSING), None)
+        self._tells_time_quality = any(source is Source.TIME_QUALITY for _, source in fields)
         self._part = next((name for name, source in fields if source is Source.PART), None)
         self._wanted = None if columns is None else frozenset(columns)
         self._tags = tuple(point.tag for point in layout.points)
@@ -66,7 +69,8 @@ class DevicePlan:
 
     def messages(self, batch: Batch, *, historical: bool = False) -> list[Message]:
         """See `Plan.messages`."""
-        if self._good and self._mixed and has_one_time(batch) and not (historical and self._historical):
+        is_fast = is_plain(batch, tells_time_quality=self._tells_time_quality)
+        if self._good and self._mixed and is_fast and not (historical and self._historical):
             template, values, doubts, nulls = self._good, batch.values, b"", 0
             if batch.quality != 0:
                 values, doubts, nulls = self._without_bad(batch)
@@ -132,6 +136,9 @@ class DevicePlan:
                 said[name] = column[0] if once else _by_tag(rows, column)
             else:
                 said[name] = rows.once(source)
+        if self._missing and any(rows.missing):
+            pairs = zip(rows.points, rows.missing, strict=True)
+            said[self._missing] = {point.tag: count for point, count in pairs if count}
         if historical and self._historical:
             said[self._historical] = True
         if part and self._part:

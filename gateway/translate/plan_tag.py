@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from gateway.core.batch import Batch
 from gateway.core.point import Layout
 from gateway.core.quality import BAD, GOOD, Quality
-from gateway.translate.fields import Rows, Template, columns_of, has_one_time, rows_of
+from gateway.translate.fields import Rows, Template, columns_of, is_plain, rows_of
 from gateway.translate.payload import OPTIONAL, Source, encode, honest, quality_text, raw_text, time_writer
 from gateway.translate.rule import RuleSpec
 
@@ -52,8 +52,8 @@ class TagPlan:
     it. Only labels, and fields that show the value more than once, are put together row by row.
     """
 
-    __slots__ = ("_constants", "_fields", "_historical", "_layout", "_part", "_template_of", "_templates",
-                 "_topics", "_write_time")  # fmt: skip
+    __slots__ = ("_constants", "_fields", "_historical", "_layout", "_missing", "_part",
+                 "_tells_time_quality", "_template_of", "_templates", "_topics", "_write_time")  # fmt: skip
 
     def __init__(
         self,
@@ -71,6 +71,8 @@ class TagPlan:
         self._write_time = time_writer(rule.time)
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
         self._historical = next((name for name, source in fields if source is Source.HISTORICAL), None)
+        self._missing = next((name for name, source in fields if source is Source.MISSING), None)
+        self._tells_time_quality = any(source is Source.TIME_QUALITY for _, source in fields)
         self._part = next((name for name, source in fields if source is Source.PART), None)
         sources = [source for _, source in self._fields]
         self._templates: list[Template] = []
@@ -84,7 +86,7 @@ class TagPlan:
         if (
             not self._templates
             or (historical and self._historical)
-            or not has_one_time(batch)
+            or not is_plain(batch, tells_time_quality=self._tells_time_quality)
             or (columns is not None and len(set(columns)) != len(columns))
         ):
             return self._row_by_row(batch, historical=historical)
@@ -122,8 +124,11 @@ class TagPlan:
         columns = [said.column(source) for _, source in self._fields]
         seen = Counter[int]()
         made: list[Message] = []
-        for (_, column), fields in zip(rows, zip(*columns, strict=True), strict=True):
+        told = zip(rows, zip(*columns, strict=True), said.missing, strict=True)
+        for (_, column), fields, missing in told:
             payload = dict(zip(names, fields, strict=True))
+            if missing and self._missing:
+                payload[self._missing] = missing
             if historical and self._historical:
                 payload[self._historical] = True
             if self._part and seen[column]:

@@ -20,6 +20,7 @@ DEFAULT_FIELDS = (
     ("e", "epoch"),
     ("n", "seq"),
     ("p", "part"),
+    ("m", "missing"),
 )
 
 

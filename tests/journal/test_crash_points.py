@@ -77,11 +77,12 @@ class Story:
 def lives(seed: int, settings: JournalSettings) -> int:
     """How many operations one undisturbed life of this seed takes."""
     disk = FaultyFileSystem(seed)
-    Story(settings).run(disk, seed, rounds=12)
+    Story(settings).run(disk, seed, rounds=ROUNDS)
     return len(disk.operations)
 
 
-PACKED = msgspec.structs.replace(SMALL, compression=Compression.ZSTD, segment_bytes=800)
+ROUNDS = 20
+PACKED = msgspec.structs.replace(SMALL, compression=Compression.ZSTD, segment_bytes=600)
 
 
 @pytest.mark.parametrize(("seed", "settings"), [(1, SMALL), (2, SMALL), (3, SMALL), (1, PACKED), (2, PACKED)])
@@ -91,7 +92,7 @@ def test_a_crash_at_every_operation_loses_nothing_committed(seed: int, settings:
         story, disk = Story(settings), FaultyFileSystem(seed)
         disk.crash_at = crash_at
         with pytest.raises(Crash):
-            story.run(disk, seed, rounds=12)
+            story.run(disk, seed, rounds=ROUNDS)
         where[disk.operations[-1]] += 1
         disk = disk.after_crash(seed * 1000 + crash_at)
         story.run(disk, seed + 100, rounds=3)

@@ -242,7 +242,7 @@ def test_a_cursor_nobody_asks_for_is_kept_until_it_is_forgotten() -> None:
     two.journal.maintain()
     stats = two.journal.stats().lanes[0].cursors[0]
     assert stats.dropped_records > 50
-    assert stats.lag_bytes <= 2000 + 3 * SMALL.mark_bytes
+    assert stats.lag_bytes <= 2000 + 8 * SMALL.mark_bytes  # what a segment begins with
     two.journal.forget("old", lane=N)
     two.journal.close()
     assert again(two).journal.orphans() == ()
