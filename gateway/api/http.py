@@ -1,7 +1,8 @@
-"""The loopback HTTP service of a running gateway: `/healthz`, `/metrics`, `/v1/points`, `/v1/status`.
+"""The loopback HTTP service of a running gateway: `/healthz`, `/metrics`, `/v1/points`, `/v1/status`, and
+`/v1/links/NAME/frames`.
 
-h11 parses; this shell moves bytes, keeps time and enforces limits. It reads and changes nothing. It makes no
-tasks: every request is answered in the callback that completed it.
+h11 parses; this shell moves bytes, keeps time and enforces limits. It changes nothing of the plant. It
+makes no tasks: every request is answered in the callback that completed it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 import msgspec
 
+from gateway.api.http_frames import BadQuestion, frames, link_of
 from gateway.api.metrics import Exposition
 from gateway.api.source import StatusSource
 from gateway.core.bounded import Bound, Level
@@ -37,6 +39,7 @@ CONNECTIONS: Final = Bound(
 )
 _METHODS: Final = frozenset({b"GET", b"HEAD"})
 _JSON: Final = "application/json"
+FRAMES_PATH: Final = "/v1/links/NAME/frames"
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -72,19 +75,26 @@ class Routes:
             "/v1/status": self._status,
         }
 
-    def answer(self, method: bytes, target: bytes, accept: str) -> Response:
-        """The answer to one request; never raises."""
-        if method not in _METHODS:
-            return refusal(
-                405, f"{method.decode('ascii')} is not served here, expected GET", ("Allow", "GET, HEAD")
-            )
+    def answer(self, method: bytes, target: bytes, accept: str, *, is_local: bool = True) -> Response:
+        """The answer to one request; never raises. `is_local`: asked from this machine."""
         try:
             url = urlsplit(target.decode("ascii"))
         except ValueError:
             return refusal(400, "the request target is not a path")
+        link = link_of(url.path)
+        if method not in _METHODS and not (link is not None and method == b"PUT"):
+            allowed = "GET, HEAD" if link is None else "GET, HEAD, PUT"
+            expected = "GET" if link is None else "GET or PUT"
+            return refusal(
+                405,
+                f"{method.decode('ascii')} is not served here, expected {expected}",
+                ("Allow", allowed),
+            )
+        if link is not None:
+            return self._frames(method, link, url.query, is_local=is_local)
         handler = self._paths.get(url.path)
         if handler is None:
-            return refusal(404, f"nothing at {url.path}; there are {', '.join(self._paths)}")
+            return refusal(404, f"nothing at {url.path}; there are {', '.join((*self._paths, FRAMES_PATH))}")
         try:
             return handler(url.query, accept)
         except Exception:  # noqa: BLE001 - a fault of one page must not stop the gateway; it is logged
@@ -110,6 +120,17 @@ class Routes:
                 400, f"since: found {text!r}, expected the counter of an earlier answer, a whole number"
             )
         return Response(200, msgspec.json.encode(self._source.points(int(text))))
+
+    def _frames(self, method: bytes, link: str, query: str, *, is_local: bool) -> Response:
+        if not is_local:
+            return refusal(403, "the frames of a link are shown on the gateway itself only, at 127.0.0.1")
+        try:
+            return Response(200, frames(self._source, method=method, link=link, query=query))
+        except BadQuestion as question:
+            return refusal(question.code, question.error)
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("cannot show the frames of a link", extra={"link": link})
+            return refusal(500, "the frames cannot be shown; the log of the gateway has the details")
 
     def _status(self, _query: str, _accept: str) -> Response:
         return Response(200, msgspec.json.encode(self._source.status()))
@@ -274,7 +295,9 @@ class _Connection(asyncio.Protocol):
             # A web page whose name was rebound to 127.0.0.1 must not read the plant through a browser.
             response = refusal(421, f"host {host!r} is not this service, expected localhost or an IP address")
         else:
-            response = self._routes.answer(request.method, request.target, fields.get(b"accept", ""))
+            accept = fields.get(b"accept", "")
+            is_local = self._is_peer_local()
+            response = self._routes.answer(request.method, request.target, accept, is_local=is_local)
         self._send(response, is_head=request.method == b"HEAD")
         if self._http.our_state is h11.MUST_CLOSE:
             self.close()
@@ -283,6 +306,10 @@ class _Connection(asyncio.Protocol):
         # What follows in the buffer is the next request's beginning: its time runs from here.
         self._is_in_header = bool(self._http.trailing_data[0])
         self._arm(HEADER_TIMEOUT_S if self._is_in_header else IDLE_TIMEOUT_S)
+
+    def _is_peer_local(self) -> bool:
+        peer = self._transport.get_extra_info("peername") if self._transport is not None else None
+        return peer is not None and _is_loopback(peer[0])
 
     def _send(self, response: Response, *, is_head: bool = False, is_last: bool = False) -> None:
         headers = [

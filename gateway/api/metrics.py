@@ -88,11 +88,31 @@ def _link_families(links: tuple[LinkStatus, ...]) -> Iterator[Family]:
         ("errors_total", "Exceptions and unusable answers"),
         ("timeouts_total", "Requests without an answer in time"),
         ("late_replies_total", "Answers dropped because they came too late"),
+        ("mismatched_replies_total", "Answers that did not fit their request"),
+        ("check_errors_total", "Frames with a wrong checksum"),
         ("reconnects_total", "Connections opened again"),
         ("received_bytes_total", "Bytes received"),
         ("sent_bytes_total", "Bytes sent"),
     ):
         yield _column(f"gateway_link_{field}", text, "counter", "link", links, field)
+    yield _column(
+        "gateway_link_utilisation_percent",
+        "How long a request was under way",
+        "gauge",
+        "link",
+        links,
+        "utilisation_percent",
+    )
+    yield Family(
+        name="gateway_link_exceptions_total",
+        help="Requests refused by devices, by exception code",
+        kind="counter",
+        samples=tuple(
+            Sample(count, (("link", link.name), ("code", code)))
+            for link in links
+            for code, count in link.exceptions_total.items()
+        ),
+    )
     devices = [(link.name, device) for link in links for device in link.devices]
     for field, text in (
         ("scans_total", "Scans of the device"),

@@ -82,6 +82,10 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     errors_total: int = 0  # exceptions answered by devices and answers that could not be used
     timeouts_total: int = 0
     late_replies_total: int = 0  # answers that came after their time and were dropped
+    mismatched_replies_total: int = 0  # answers that did not fit their request
+    check_errors_total: int = 0  # frames with a wrong checksum, on serial lines
+    exceptions_total: dict[str, int] = {}  # refusals by exception code; part of `errors_total`
+    utilisation_percent: float = 0.0  # of the last seconds: how long at least one request was under way
     reconnects_total: int = 0
     received_bytes_total: int = 0
     sent_bytes_total: int = 0
@@ -196,6 +200,26 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     samples: tuple[Sample, ...]
 
 
+class FrameView(msgspec.Struct, frozen=True, kw_only=True):
+    """One frame on a wire."""
+
+    number: int  # counts up; with a gap where frames were forgotten
+    time: str
+    way: Literal["sent", "received", "fault"]  # fault: no frame, but something that went wrong
+    hex: str  # unit, then the PDU
+    text: str  # in words
+
+
+class Frames(msgspec.Struct, frozen=True, kw_only=True):
+    """What went over a link while somebody looked, 200 frames at most; go on with ?since=<last number>."""
+
+    link: str
+    watched_s: float  # for how much longer frames are kept; 0: nobody looks
+    last: int  # number of the newest frame there is
+    missed: int  # frames after `since` that are forgotten already
+    frames: list[FrameView]
+
+
 class StatusSource(Protocol):
     """Implemented by the running gateway. Called from the event loop, answers from memory, never blocks."""
 
@@ -209,6 +233,14 @@ class StatusSource(Protocol):
 
     def points(self, since: int) -> Points:
         """Points whose `changed` is above `since`, in the order of the configuration; 0 gives all."""
+        ...
+
+    def frames(self, link: str, since: int) -> Frames | None:
+        """Frames of a link with a number above `since`, while they are kept; None for a link unknown."""
+        ...
+
+    def watch_frames(self, link: str, for_ns: int) -> Frames | None:
+        """Keep frames of a link from now on for so long; 0 ends it. None where there is no such link."""
         ...
 
     def families(self) -> tuple[Family, ...]:

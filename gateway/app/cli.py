@@ -135,6 +135,18 @@ def watch(url: str) -> None:
 
 
 @cli.command()
+@click.argument("link")
+@click.option("--for", "duration", default="60s", show_default=True, help="How long; 10m at most.")
+@click.option("--hex", "with_hex", is_flag=True, help="With the bytes of each frame: unit, then the PDU.")
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway answers.")
+def frames(link: str, duration: str, with_hex: bool, url: str) -> None:  # noqa: FBT001 - as click hands it over
+    """Print what goes over LINK of a running gateway, in words, until Ctrl-C."""
+    from gateway.app.frames import show_frames
+
+    raise SystemExit(show_frames(link, for_s=_duration_ns(duration) / 1e9, with_hex=with_hex, url=url))
+
+
+@cli.command()
 @click.option("--for", "duration", metavar="DURATION", help="End by itself, for example after 20s.")
 @click.option(
     "--broker",

@@ -13,6 +13,7 @@ from gateway.api import source as api
 from gateway.api.source import Family, Health, Sample, point_view, rfc3339
 from gateway.app.levels import families_of, levels_of
 from gateway.app.logs import fields_of
+from gateway.app.wires import Wires
 from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
 from gateway.core.command import Outcome
@@ -85,6 +86,7 @@ class Status:
         self._since: dict[str, tuple[str, int]] = {}  # link or uplink → (state, when it entered it)
         self._seen: dict[str, tuple[Value, Quality, int]] = {}  # point → value, quality, change counter
         self._counter = 0
+        self._wires = Wires(gateway, clock=clock)
         try:
             self._version = version("edge-gateway")
         except PackageNotFoundError:  # run from a source tree that was never installed
@@ -97,14 +99,16 @@ class Status:
 
     def sample(self) -> None:
         """Once a second: for rates."""
+        now_ns = self._clock.monotonic_ns()
         counts = {"points": self._gateway.hub.counters.values}
         counts["changes"] = self._gateway.hub.counters.values_reported
         for name, link in self._gateway.links.items():
             counts[f"link {name} requests"] = link.driver.session.counters.requests
             counts[f"link {name} points"] = link.driver.points_read
+            counts[f"link {name} busy"] = link.driver.session.counters.busy_until(now_ns)
         for name, (_spec, uplink) in self._gateway.uplinks.items():
             counts[f"uplink {name}"] = uplink.counters.acknowledged
-        self._rates.sample(self._clock.monotonic_ns(), counts)
+        self._rates.sample(now_ns, counts)
 
     # StatusSource
 
@@ -177,6 +181,14 @@ class Status:
                 )
         return api.Points(epoch=self._gateway.store.epoch, counter=self._counter, points=views)
 
+    def frames(self, link: str, since: int) -> api.Frames | None:
+        """What went over a link while somebody looked."""
+        return self._wires.frames(link, since)
+
+    def watch_frames(self, link: str, for_ns: int) -> api.Frames | None:
+        """Keep frames of a link from now on; 0 ends it."""
+        return self._wires.watch(link, for_ns)
+
     def families(self) -> tuple[Family, ...]:
         """Depth, limit and dropped of what is bounded, and what crashed."""
         return tuple(self._families())
@@ -235,6 +247,10 @@ class Status:
             errors_total=sum(counters.exceptions.values()) + counters.mismatched + counters.garbage,
             timeouts_total=counters.timeouts,
             late_replies_total=counters.late,
+            mismatched_replies_total=counters.mismatched,
+            check_errors_total=counters.check_errors,
+            exceptions_total={str(code): counters.exceptions[code] for code in sorted(counters.exceptions)},
+            utilisation_percent=round(min(100.0, self._rates.of(f"link {name} busy") / 1e7), 1),
             reconnects_total=max(0, endpoint.traffic.connects - 1),
             received_bytes_total=endpoint.traffic.bytes_received,
             sent_bytes_total=endpoint.traffic.bytes_sent,

@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Iterator
 from typing import Final, Protocol, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from gateway.api.source import Health, Points, Status
+from gateway.api.http import Refusal
+from gateway.api.source import Frames, Health, Points, Status
 from gateway.app.table import TableView, glyphs_for
 from gateway.core.errors import GatewayError, LinkError
 
@@ -60,35 +61,52 @@ class GatewayClient:
         """`/healthz`, whatever its code; raises `LinkError`, `NotAGateway`."""
         return self._get("/healthz", Health)
 
+    def frames(self, link: str, *, since: int) -> Frames:
+        """`/v1/links/NAME/frames`; raises `LinkError`, `NotAGateway`."""
+        return self._get(f"/v1/links/{quote(link, safe='')}/frames?since={since}", Frames)
+
+    def watch_frames(self, link: str, *, for_s: float) -> Frames:
+        """Have frames kept for so long; raises `LinkError`, `NotAGateway`."""
+        path = f"/v1/links/{quote(link, safe='')}/frames?for={for_s:g}s"
+        return self._get(path, Frames, method="PUT")
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
 
-    def _get(self, path: str, kind: type[T]) -> T:
+    def _get(self, path: str, kind: type[T], *, method: str = "GET") -> T:
         try:
-            code, body = self._ask(path)
+            code, body = self._ask(path, method)
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise LinkError(f"{self.url}{path}: {reason}") from error
         if code != 200 and kind is not Health:
-            raise NotAGateway(f"{self.url}{path}: answered {code}, expected 200: {body[:200]!r}")
+            raise NotAGateway(f"{self.url}{path}: answered {code}, expected 200: {_reason(body)}")
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.DecodeError as error:
             raise NotAGateway(f"{self.url}{path}: the answer is not that of a gateway: {error}") from error
 
-    def _ask(self, path: str) -> tuple[int, bytes]:
+    def _ask(self, path: str, method: str) -> tuple[int, bytes]:
         try:
-            return self._ask_once(path)
+            return self._ask_once(path, method)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
             self._connection.close()  # a kept connection may have been closed while idle: once more, afresh
-            return self._ask_once(path)
+            return self._ask_once(path, method)
 
-    def _ask_once(self, path: str) -> tuple[int, bytes]:
-        self._connection.request("GET", path)
+    def _ask_once(self, path: str, method: str) -> tuple[int, bytes]:
+        self._connection.request(method, path)
         response = self._connection.getresponse()
         return response.status, response.read(ANSWER_BYTES_MAX)
+
+
+def _reason(body: bytes) -> str:
+    """What a gateway says in a refusal; else what came, shortened."""
+    try:
+        return msgspec.json.decode(body, type=Refusal).error
+    except msgspec.DecodeError:
+        return repr(body[:200])
 
 
 class Screen(Protocol):

@@ -10,7 +10,7 @@ import msgspec
 
 FRAMES_MAX: Final = 1000  # kept for one link; older ones are forgotten, and the reader is told how many
 WATCH_MAX_NS: Final = 600_000_000_000  # how long frames are kept for one asking
-AT_ONCE_MAX: Final = 500  # frames in one answer
+AT_ONCE_MAX: Final = 200  # frames put into words at once: some milliseconds
 
 Way: TypeAlias = Literal["sent", "received", "fault"]
 Words: TypeAlias = Callable[..., tuple[str, str]]
@@ -31,24 +31,24 @@ class FrameLog:
     """A ring of frames. Noting one costs a tuple; words are made by `read`, for at most `AT_ONCE_MAX`."""
 
     def __init__(self, words: Words) -> None:
-        self.until_ns = 0  # monotonic; frames are kept until then
+        self.until_ns = 0  # monotonic; frames are kept until then; 0 until somebody looks
         self._words: Final = words
         self._ring: Final[deque[tuple[int, int, Way, tuple[Any, ...]]]] = deque(maxlen=FRAMES_MAX)
-        self._number = 0
+        self.last = 0  # number of the newest frame
 
     def watch(self, now_ns: int, for_ns: int) -> None:
         """Keep frames from now on for so long, 10 minutes at most; 0 ends it."""
-        self.until_ns = now_ns + min(for_ns, WATCH_MAX_NS)
+        self.until_ns = now_ns + min(for_ns, WATCH_MAX_NS) if for_ns else 0
 
     def add(self, now_ns: int, way: Way, *what: Any) -> None:
         """Note a frame, unless nobody looks any more. `what` goes to `words` as it is."""
         if now_ns < self.until_ns:
-            self._number += 1
-            self._ring.append((self._number, now_ns, way, what))
+            self.last += 1
+            self._ring.append((self.last, now_ns, way, what))
 
     def read(self, since: int) -> tuple[list[Frame], int]:
         """Frames with a number above `since`, oldest first, and how many of these are forgotten already."""
-        first = self._ring[0][0] if self._ring else self._number + 1
+        first = self._ring[0][0] if self._ring else self.last + 1
         found: list[Frame] = []
         for number, at_ns, way, what in self._ring:
             if number > since:

@@ -6,6 +6,8 @@ from gateway.api.source import (
     CommandCounts,
     DeviceStatus,
     Family,
+    Frames,
+    FrameView,
     Health,
     JournalStatus,
     LinkStatus,
@@ -90,6 +92,8 @@ def plant_status(**more: object) -> Status:
                 requests_per_s=14.2,
                 points_per_s=66.0,
                 timeouts_total=2,
+                exceptions_total={"2": 5},
+                utilisation_percent=37.5,
                 in_flight_limit=2,
                 devices=(
                     DeviceStatus(name="boiler", state="ok", scans_total=210),
@@ -130,6 +134,7 @@ class FakeSource:
         self.status_now = plant_status()
         self.asked_since: list[int] = []
         self.fault: Exception | None = None
+        self.watched = {"plc": 0}  # links → for how long frames are kept, in ns
 
     def health(self) -> Health:
         if self.is_ok:
@@ -148,6 +153,21 @@ class FakeSource:
             counter=9,
             points=[point for point in self.point_list if point.changed > since or since == 0],
         )
+
+    def frames(self, link: str, since: int) -> Frames | None:
+        if link not in self.watched:
+            return None
+        left_s = self.watched[link] / 1e9
+        views = [
+            FrameView(number=number, time=TIME, way="sent", hex="01 07", text=f"frame {number}")
+            for number in range(since + 1, 4)
+        ]
+        return Frames(link=link, watched_s=left_s, last=3, missed=0, frames=views if left_s else [])
+
+    def watch_frames(self, link: str, for_ns: int) -> Frames | None:
+        if link in self.watched:
+            self.watched[link] = for_ns
+        return self.frames(link, 3)
 
     def families(self) -> tuple[Family, ...]:
         return (

@@ -39,7 +39,7 @@ def serve(scenario: Scenario, *, loop_factory: Callable[[], asyncio.AbstractEven
 
 
 def test_a_client_that_takes_nothing_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http.Routes, "answer", lambda *_args: http.Response(200, bytes(32 << 20)))
+    monkeypatch.setattr(http.Routes, "answer", lambda *_args, **_more: http.Response(200, bytes(32 << 20)))
     monkeypatch.setattr(http, "CLOSE_TIMEOUT_S", 0.05)
     aborted: list[object] = []
     monkeypatch.setattr(
@@ -374,3 +374,65 @@ def test_any_bytes_get_answers_or_a_close_and_nothing_else(data: bytes, cut: int
 
 def test_the_fake_is_what_the_protocol_asks_for() -> None:
     assert plant_status().points.total == 17
+
+
+# --- frames of a link ---------------------------------------------------------------------------------------
+
+
+def asked(source: FakeSource, method: bytes, target: str, *, is_local: bool = True) -> tuple[int, object]:
+    answer = http.Routes(source).answer(method, target.encode(), "", is_local=is_local)
+    return answer.code, json.loads(answer.body)
+
+
+def test_frames_of_a_link_are_kept_and_read() -> None:
+    source = FakeSource()
+    assert asked(source, b"PUT", "/v1/links/plc/frames?for=90s")[1]["watched_s"] == 90.0  # type: ignore[index]  # an object of JSON
+    assert source.watched == {"plc": 90 * 10**9}
+    code, body = asked(source, b"GET", "/v1/links/plc/frames?since=2")
+    assert code == 200
+    assert isinstance(body, dict)
+    assert [frame["text"] for frame in body["frames"]] == ["frame 3"]
+    asked(source, b"PUT", "/v1/links/plc/frames")
+    assert source.watched == {"plc": 60 * 10**9}, "a minute, unless told"
+    asked(source, b"PUT", "/v1/links/plc/frames?for=0s")
+    assert source.watched == {"plc": 0}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "code", "words"),
+    [
+        (b"PUT", "/v1/links/nope/frames", 404, "no link 'nope'; /v1/status names them"),
+        (b"GET", "/v1/links/a%20b/frames", 404, "'a b'"),
+        (b"PUT", "/v1/links/plc/frames?for=11m", 400, "10m at most"),
+        (b"PUT", "/v1/links/plc/frames?for=soon", 400, "such as 200ms"),
+        (b"PUT", "/v1/links/plc/frames?since=1", 400, "unknown parameter 'since', expected for"),
+        (b"GET", "/v1/links/plc/frames?for=1s", 400, "unknown parameter 'for', expected since"),
+        (b"GET", "/v1/links/plc/frames?since=-1", 400, "found '-1'"),
+        (b"POST", "/v1/links/plc/frames", 405, "expected GET or PUT"),
+        (b"PUT", "/v1/status", 405, "expected GET"),
+        (b"GET", "/v1/links//frames", 404, "/v1/links/NAME/frames"),
+    ],
+)
+def test_frames_refused(method: bytes, target: str, code: int, words: str) -> None:
+    found, body = asked(FakeSource(), method, target)
+    assert found == code
+    assert isinstance(body, dict)
+    assert words in body["error"]
+
+
+def test_frames_are_shown_on_this_machine_only() -> None:
+    source = FakeSource()
+    for method in (b"GET", b"PUT"):
+        code, _ = asked(source, method, "/v1/links/plc/frames", is_local=False)
+        assert code == 403
+    assert source.watched == {"plc": 0}
+
+
+def test_frames_over_a_connection() -> None:
+    async def scenario(server: HttpServer, source: FakeSource) -> None:
+        data = get("/v1/links/plc/frames?for=1s", method="PUT") + get("/v1/links/plc/frames?since=1")
+        answers = parse(await talk(server, data), b"PUT", b"GET")
+        assert [code for code, _, _ in answers] == [200, 200]
+        assert len(json.loads(answers[1][2])["frames"]) == 2
+
+    serve(scenario)

@@ -28,6 +28,8 @@ def test_the_status_is_there() -> None:
     assert found["gateway_link_requests_total", (("link", "plc"),)] == 400
     assert found["gateway_link_state", (("link", "plc"), ("state", "up"))] == 1
     assert found["gateway_link_state", (("link", "plc"), ("state", "down"))] == 0
+    assert found["gateway_link_exceptions_total", (("code", "2"), ("link", "plc"))] == 5
+    assert found["gateway_link_utilisation_percent", (("link", "plc"),)] == 37.5
     assert found["gateway_device_ok", (("device", "tank"), ("link", "plc"))] == 0
     assert found["gateway_device_scans_total", (("device", "boiler"), ("link", "plc"))] == 210
     assert found["gateway_uplink_backlog_batches", (("uplink", "local"),)] == 3
@@ -59,6 +61,7 @@ def test_names_follow_the_rule_and_no_tag_is_a_label() -> None:
         "site",
         "version",
         "config_version",
+        "code",
         "quality",
         "link",
         "device",

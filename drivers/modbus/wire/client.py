@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 import msgspec
 
 from drivers.modbus.wire import mbap
+from drivers.modbus.wire.describe import frame_words
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG, response_head
 from drivers.modbus.wire.pdu_answer import fault_of
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
@@ -160,7 +161,7 @@ class ClientSession:
         if not 1 <= max_in_flight <= IN_FLIGHT_MAX:
             raise LocalProtocolError(f"max_in_flight: found {max_in_flight}, expected 1..{IN_FLIGHT_MAX}")
         self.counters: Final = Counters()
-        self.frames: FrameLog | None = None  # set while somebody looks at the wire
+        self.frames: Final = FrameLog(frame_words)
         self._max_in_flight: Final = max_in_flight
         self._transaction = first_transaction % _TRANSACTION_COUNT
         self._has_datagrams: Final = has_datagrams
@@ -195,7 +196,7 @@ class ClientSession:
         counters.requests += 1
         if not counters.busy_since_ns:
             counters.busy_since_ns = now_ns
-        if self.frames is not None:
+        if self.frames.until_ns:
             self.frames.add(now_ns, "sent", unit, pdu, None, "")
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Event]:  # noqa: ARG002
@@ -255,7 +256,7 @@ class ClientSession:
             token, _, expected = self._pending.pop(number)
             events.append(TimedOut(token, number not in unsent))
             self._forget(number)
-            if self.frames is not None:
+            if self.frames.until_ns:
                 self.frames.add(now_ns, "fault", expected.unit, expected.request, None, "no answer in time")
         if not self._pending:
             self.counters.rest(now_ns)
@@ -271,14 +272,14 @@ class ClientSession:
             request = self._pending.pop(number, None)
             if request is None:
                 counters.late += 1
-                if self.frames is not None:
+                if self.frames.until_ns:
                     self.frames.add(now_ns, "received", unit, pdu, b"", "too late, or never asked for")
                 continue
             event = request.expected.judge(request.token, unit, pdu, now_ns, counters)
             if event.__class__ is Mismatched:
                 self._forget(number)
             events.append(event)
-            if self.frames is not None:
+            if self.frames.until_ns:
                 note = "" if event.__class__ is not Mismatched else "does not fit the request"
                 self.frames.add(now_ns, "received", unit, pdu, request.expected.request, note)
         if not self._pending and counters.busy_since_ns:

@@ -25,6 +25,7 @@ from drivers.modbus.wire.client import (
     Mismatched,
     TimedOut,
 )
+from drivers.modbus.wire.describe import frame_words
 from drivers.modbus.wire.line import BROADCAST, Echo, Framer, Mode, Timing, framer
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG, response_head
 from drivers.modbus.wire.rtu import Frame, Hears
@@ -85,7 +86,7 @@ class LineClientSession:
     def __init__(self, *, mode: Mode, timing: Timing, has_echo: bool = False) -> None:
         """`has_echo`: the adapter returns what is sent, see `line.Echo`."""
         self.counters: Final = Counters()
-        self.frames: FrameLog | None = None  # set while somebody looks at the wire
+        self.frames: Final = FrameLog(frame_words)
         self._mode: Final = mode
         self._timing: Final = timing
         self._framer: Final[Framer] = framer(mode, Hears.RESPONSES, self.counters)
@@ -141,7 +142,10 @@ class LineClientSession:
         data = self._echo.strip(data)
         frames: list[Frame] = []
         if data:
+            errors = self.counters.check_errors
             self._framer.feed(data, frames)
+            if self.frames.until_ns and self.counters.check_errors > errors:
+                self.frames.add(now_ns, "fault", 0, b"", None, f"wrong checksum, or a part: {data.hex(' ')}")
         return self._match(frames, now_ns)
 
     def to_send(self, now_ns: int) -> list[bytes]:
@@ -165,7 +169,7 @@ class LineClientSession:
             pending.deadline_ns = on_wire_ns + pending.timeout_ns + answer_ns
             self._echo.sent(pending.frame, is_unlike_answer=not _may_repeat(expected))
             self._framer.expect((bytes((expected.unit, expected.request[0])),), expected.size)
-        if self.frames is not None:
+        if self.frames.until_ns:
             self.frames.add(now_ns, "sent", expected.unit, expected.request, None, "")
         return [pending.frame]
 
@@ -220,7 +224,7 @@ class LineClientSession:
             self.counters.broadcasts += 1
             return Broadcast(pending.token, pending.sent_ns)
         self.counters.timeouts += 1
-        if self.frames is not None:
+        if self.frames.until_ns:
             note = "no answer in time" if pending.was_sent else "not sent: the line was never silent"
             self.frames.add(now_ns, "fault", pending.expected.unit, pending.expected.request, None, note)
         if pending.was_sent:
@@ -263,7 +267,7 @@ class LineClientSession:
         event = pending.expected.judge(pending.token, unit, pdu, now_ns, self.counters)
         self._pending = None
         self.counters.rest(now_ns)
-        if self.frames is not None:
+        if self.frames.until_ns:
             note = "" if event.__class__ is not Mismatched else "does not fit the request"
             self.frames.add(now_ns, "received", unit, pdu, pending.expected.request, note)
         if event.__class__ is Mismatched:
@@ -277,5 +281,5 @@ class LineClientSession:
 
     def _note_late(self, unit: int, pdu: bytes, now_ns: int) -> None:
         self.counters.late += 1
-        if self.frames is not None:
+        if self.frames.until_ns:
             self.frames.add(now_ns, "received", unit, pdu, b"", "too late, or never asked for")
