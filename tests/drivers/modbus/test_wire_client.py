@@ -298,7 +298,7 @@ def test_the_wire_is_busy_while_something_is_under_way() -> None:
 
 def test_frames_are_noted_while_somebody_looks() -> None:
     session = ClientSession()
-    log = session.frames = FrameLog(frame_words)
+    log = session.frames
     session.request(10, READ_TWO, token=0, timeout_ns=MS, now_ns=1)
     session.receive(answer_to(1, "03 04 0000 0000"), 2)
     assert log.read(0) == ([], 0), "nobody asked yet"
