@@ -52,7 +52,7 @@ def _order(value: object) -> str:
         return value
     if isinstance(value, dict) and value and set(value) <= {"word", "byte"}:
         word, byte = value.get("word", "big"), value.get("byte", "big")
-        if word in {"big", "little"} and byte in {"big", "little"}:
+        if word in ("big", "little") and byte in ("big", "little"):
             return {("big", "big"): "ABCD", ("little", "big"): "CDAB", ("big", "little"): "BADC"}.get(
                 (word, byte), "DCBA"
             )
