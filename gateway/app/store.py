@@ -161,6 +161,7 @@ class Store:
         failure = self.journal.failure
         if failure is not None:
             self._failed(failure)
+            return  # that a lane takes nothing more is the failure, and was told
         is_blocked = self.journal.is_blocked()
         if is_blocked != self._was_blocked:
             self._was_blocked = is_blocked

@@ -108,6 +108,7 @@ def test_a_disk_that_fails_stops_it_or_leaves_it_live(
             assert "journal does not close cleanly" in gateway.log
         assert "Input/output error" in gateway.log
         assert "check the disk" in gateway.log
+        assert "nothing is lost" not in gateway.log
         assert str(disk.path) in gateway.log
         disk.mend()
         records = [record for record in dump_journal(disk.path) if record[:2] <= committed]
