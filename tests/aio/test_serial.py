@@ -270,7 +270,10 @@ def test_settings_that_the_driver_refuses_are_said(port: Port) -> None:
         await until(lambda: bool(link.last_error))
 
     kept(script, link, Listener())
-    assert link.last_error == "the port cannot do 19200-8E1: its driver made it 19200-8N1"
+    assert link.last_error in {  # the C library looks, too, but only where nothing else changed
+        "the port cannot do 19200-8E1: its driver made it 19200-8N1",
+        "the port cannot do 19200-8E1: its driver refuses these settings",
+    }
 
 
 # What is wrong, in words
