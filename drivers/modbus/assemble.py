@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
-from drivers.modbus import decode, encode, field, planner
-from drivers.modbus.config import ModbusDevice, ModbusLink
+from drivers.modbus import decode, encode, field, planner, transport
+from drivers.modbus.config import ModbusDevice
 from drivers.modbus.device import CompileDecode, Demotion, Device, Scan
 from drivers.modbus.driver import ModbusDriver
+from drivers.modbus.link import LINES, ModbusLink
 from drivers.modbus.patience import Patience
 from drivers.modbus.planner import Block, Plan
 from drivers.modbus.scan import Decode
 from drivers.modbus.tag import ModbusTag
 from drivers.modbus.vigil import Counter, Heartbeat
-from drivers.modbus.wire.client import ClientSession
+from drivers.modbus.wire.line import BROADCAST
 from drivers.modbus.wire.pdu import Table
 from drivers.modbus.write import BitWrite, Queue, WriteFunction, WriteTarget
-from gateway.aio.endpoint import Backoff, Endpoint
-from gateway.aio.tcp import TcpOpener
 from gateway.config.scalars import choice
 from gateway.config.site import DeviceSpec, LinkSpec, ScanClass, TagSpec
 from gateway.core.clock import Clock
@@ -40,32 +40,57 @@ class ScanParts(msgspec.Struct, frozen=True):
     fields: tuple[field.Field, ...]  # by column
 
 
+class ScanCost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one scan of all devices of a class costs on its link."""
+
+    name: str
+    every_ns: int  # 0: continuous
+    devices: int
+    requests: int
+    registers: int
+    bits: int
+    bytes: int  # both ways, without TCP/IP around them
+    wire_ns: int  # what the frames take on a serial line; 0 on a network
+    gap_ns: int  # pauses behind the answers, as configured
+
+
 class LinkParts(msgspec.Struct, frozen=True):
     """Everything of one link that needs no I/O: the layouts, the requests, what they cost, what is wrong."""
 
     link: LinkSpec
     scans: tuple[ScanParts, ...]
     problems: tuple[Problem, ...]
+    tls: ssl.SSLContext | None = None
 
     @property
     def layouts(self) -> tuple[Layout, ...]:
         """One for each device and scan class."""
         return tuple(parts.layout for parts in self.scans)
 
-    def costs(self) -> list[tuple[str, int, int, planner.Cost]]:
-        """For each scan class: name, period in ns, devices, and what one scan of all of them costs."""
+    def costs(self) -> list[ScanCost]:
+        """One for each scan class: what one scan of all its devices costs."""
+        link = _link(self.link)
         classes: dict[str, list[ScanParts]] = {}
         for parts in self.scans:
-            classes.setdefault(parts.scan.name, []).append(parts)
-        return [
-            (
-                name,
-                members[0].scan.every_ns,
-                len(members),
-                _sum(planner.cost(one.plan.blocks) for one in members),
+            if not _is_broadcast(link, parts.device):
+                classes.setdefault(parts.scan.name, []).append(parts)
+        costs = []
+        for name, members in classes.items():
+            cost = _sum(planner.cost(one.plan.blocks) for one in members)
+            costs.append(
+                ScanCost(
+                    name=name,
+                    every_ns=members[0].scan.every_ns,
+                    devices=len(members),
+                    requests=cost.requests,
+                    registers=cost.registers,
+                    bits=cost.bits,
+                    bytes=transport.frame_bytes(link, cost),
+                    wire_ns=transport.wire_ns(link, cost),
+                    gap_ns=cost.requests * link.gap_ns,
+                )
             )
-            for name, members in classes.items()
-        ]
+        return costs
 
 
 def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[str, ScanClass]) -> LinkParts:
@@ -75,6 +100,7 @@ def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[s
     for device in devices:
         problems += _write_problems(device)
         problems += _watch_problems(device)
+        problems += _broadcast_problems(link, device)
         classes: dict[str, list[TagSpec]] = {}
         for tag in device.tags.values():
             classes.setdefault(tag.model.scan, []).append(tag)
@@ -84,7 +110,8 @@ def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[s
                 compiled.append(_compile_scan(link, device, scans[name], tags))
             except ValueError as error:
                 problems.append(Problem(device.path, str(error), "values that can be read as asked for"))
-    return LinkParts(link, tuple(compiled), tuple(problems))
+    tls, faults = transport.open_tls(link, _link(link))
+    return LinkParts(link, tuple(compiled), (*problems, *faults), tls)
 
 
 def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
@@ -99,6 +126,8 @@ def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
     writes: dict[tuple[str, str], WriteTarget] = {}
     for members in by_class.values():
         for index, part in enumerate(members):
+            if _is_broadcast(link, part.device):
+                continue  # nobody answers: there is nothing to read
             scan = Scan(
                 device=devices.get(part.device),
                 layout=part.layout,
@@ -115,17 +144,10 @@ def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
             scans[part.layout] = (scan, part.scan.every_ns, first_ns)
     for part in parts.scans:
         writes.update(_writes(part))
-    reconnect = link.reconnect
     return ModbusDriver(
         name=parts.link.name,
-        endpoint=Endpoint(
-            parts.link.name,
-            TcpOpener(link.host.host, link.host.port),
-            clock=clock,
-            open_timeout_s=max(1.0, link.timeout_ns / 1e9),
-            backoff=Backoff(first_s=reconnect.min_ns / 1e9, limit_s=reconnect.max_ns / 1e9),
-        ),
-        session=ClientSession(max_in_flight=link.max_in_flight),
+        endpoint=transport.make_endpoint(parts.link.name, link, clock=clock, tls=parts.tls),
+        session=transport.make_session(link),
         max_in_flight=link.max_in_flight,
         scans=scans,
         writes=writes,
@@ -186,6 +208,28 @@ def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Seq
         attributes=device.attributes,
     )
     return ScanParts(device, scan, layout, plan, fields)
+
+
+def _is_broadcast(link: ModbusLink, device: DeviceSpec) -> bool:
+    """Whether the device stands for all slaves of a serial line (MODBUS over Serial Line V1.02 §2.2)."""
+    return link.transport in LINES and _device(device).unit == BROADCAST
+
+
+def _broadcast_problems(link: LinkSpec, device: DeviceSpec) -> Iterable[Problem]:
+    """All slaves of a line take a write, and none answers."""
+    if not _is_broadcast(_link(link), device):
+        return
+    for spec in device.tags.values():
+        write = _tag(spec).write
+        if write is None:
+            found = "a tag of unit 0, which is all slaves of the line and answers nothing"
+            yield Problem(spec.path, found, "write: for it, or a unit from 1 to 247 at its device")
+        elif write.verify == "readback":
+            found = "readback of unit 0, which answers nothing"
+            yield Problem((*spec.path, "write", "verify"), found, "verify: none")
+        elif _tag(spec).bit is not None and _device(device).bit_write == "rmw":
+            found = "a bit of unit 0, whose register cannot be read first"
+            yield Problem((*spec.path, "write"), found, "bit_write: mask at the device, or a whole register")
 
 
 def _sum(costs: Iterable[planner.Cost]) -> planner.Cost:

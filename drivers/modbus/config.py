@@ -1,23 +1,20 @@
-"""What users write for Modbus links and devices; tags are in `tag`."""
+"""What users write for Modbus devices; links are in `link`, tags in `tag`."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Annotated, Final, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address, parse
 from drivers.modbus.tag import TEXT_OR_INT, At
-from drivers.modbus.wire.client import IN_FLIGHT_MAX
 from drivers.modbus.wire.pdu import Table
-from gateway.config.models import Device, Link, Model, Name, defaults
+from gateway.config.models import Device, Model, Name
 from gateway.config.scalars import shown
-from gateway.config.values import Duration, Host, HostPort, duration_text, fault
+from gateway.config.values import Duration, fault
 from gateway.core.errors import Problem
-
-PORT: Final = 502  # MODBUS Messaging on TCP/IP Implementation Guide V1.0b §4.3.1
 
 
 class Span(NamedTuple):
@@ -50,79 +47,7 @@ def _span(value: object) -> Span:
     return Span(first.table, first.offset, last.offset)
 
 
-def _transport(value: object) -> object:
-    if value in {"rtu", "ascii", "udp", "rtu_over_tcp", "tls"}:
-        raise fault(f"transport '{value}', which is not there yet", "tcp")
-    return value
-
-
 SpanField = Annotated[Span, PlainValidator(_span), WithJsonSchema(TEXT_OR_INT)]
-
-
-class Reconnect(Model):
-    """How long to wait before the next attempt to connect: growing, with jitter."""
-
-    min_ns: Annotated[int, Duration("10ms", "1h")] = Field(
-        "1s", validate_default=True, alias="min", description="First wait."
-    )
-    max_ns: Annotated[int, Duration("10ms", "1d")] = Field(
-        "1m", validate_default=True, alias="max", description="Longest wait."
-    )
-
-
-class ModbusLink(Link):
-    """One connection to a Modbus server or to a gateway with several units behind it."""
-
-    driver: Literal["modbus"] = Field(description="The protocol of the link.")
-    transport: Annotated[Literal["tcp"], BeforeValidator(_transport)] = Field(
-        "tcp", description="What the frames travel on."
-    )
-    host: Annotated[HostPort, Host(default_port=PORT)] = Field(
-        description=f"Address and port of the server; without a port {PORT}. IPv6 in brackets."
-    )
-    timeout_ns: Annotated[int, Duration("10ms", "60s")] = Field(
-        "1s", validate_default=True, alias="timeout", description="Longest wait for an answer."
-    )
-    min_timeout_ns: Annotated[int, Duration("5ms", "60s")] | None = Field(
-        None,
-        alias="min_timeout",
-        description="Shortest wait: between it and timeout the wait follows what each device takes. "
-        "Default: always timeout.",
-    )
-    attempts: int = Field(3, ge=1, le=10, description="Attempts of one read before its values are bad.")
-    max_in_flight: int = Field(
-        1,
-        ge=1,
-        le=IN_FLIGHT_MAX,
-        description="Requests sent before the first answer, up to 16; 1: one after the other.",
-    )
-    gap_ns: Annotated[int, Duration("0s", "10s")] = Field(
-        "0s", validate_default=True, alias="gap", description="Pause between an answer and the next request."
-    )
-    max_hole: int = Field(
-        8,
-        ge=0,
-        le=124,
-        description="Unused registers or bits between two values that one request may read in vain; 0: none.",
-    )
-    max_registers: int = Field(125, ge=1, le=125, description="Most registers in one read.")
-    max_bits: int = Field(2000, ge=1, le=2000, description="Most coils or discrete inputs in one read.")
-    reconnect: Reconnect = Field(
-        default_factory=defaults(Reconnect), description="Waits between attempts to connect."
-    )
-
-    def wire(self) -> str | None:
-        return f"tcp {self.host}"
-
-    def problems(self) -> Iterable[Problem]:
-        if self.min_timeout_ns is not None and self.min_timeout_ns > self.timeout_ns:
-            found = f"min_timeout {duration_text(self.min_timeout_ns)} above timeout"
-            yield Problem(("min_timeout",), found, f"at most {duration_text(self.timeout_ns)}")
-        if self.reconnect.min_ns > self.reconnect.max_ns:
-            found = (
-                f"min {duration_text(self.reconnect.min_ns)} above max {duration_text(self.reconnect.max_ns)}"
-            )
-            yield Problem(("reconnect",), found, "min at or below max")
 
 
 class Watch(Model):

@@ -9,8 +9,9 @@ from functools import partial
 from typing import Any, Final
 
 from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
+from drivers.modbus.transport import AnySession
 from drivers.modbus.vigil import Heartbeat, stale
-from drivers.modbus.wire.client import Answer, ClientSession, Event, Lost
+from drivers.modbus.wire.client import Answer, Event, Lost
 from drivers.modbus.write import BitWrite, Step, Superseded, WriteTarget, meaning
 from gateway.aio.alarm import Alarm
 from gateway.aio.endpoint import Endpoint, LinkState
@@ -86,7 +87,7 @@ class ModbusDriver:
         *,
         name: str,
         endpoint: Endpoint,
-        session: ClientSession,
+        session: AnySession,
         scans: Mapping[Layout, tuple[Scan, int, int]],
         writes: Mapping[tuple[str, str], WriteTarget],
         sink: Sink,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -70,4 +72,12 @@ def fingerprint(site: Site, link: str) -> tuple[object, ...]:
     """What a link is made from, besides its own section."""
     devices = [device for device in site.devices.values() if device.link == link]
     classes = {tag.model.scan for device in devices for tag in device.tags.values()}
-    return (tuple(devices), tuple(site.scans[name] for name in sorted(classes)))
+    files = tuple(_digest(file) for file in site.links[link].model.files())
+    return (tuple(devices), tuple(site.scans[name] for name in sorted(classes)), files)
+
+
+def _digest(file: str) -> str:
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:  # whoever opens it says so
+        return ""

@@ -14,7 +14,8 @@ DRIVERS: Final[Mapping[str, str]] = {"modbus": "drivers.modbus"}
 
 def kinds() -> Kinds:
     """The models of what users write, for every kind there is. Imports models only, no protocol."""
-    from drivers.modbus.config import ModbusDevice, ModbusLink
+    from drivers.modbus.config import ModbusDevice
+    from drivers.modbus.link import ModbusLink
     from drivers.modbus.tag import ModbusTag
     from gateway.uplink.mqtt.config import MqttUplink
 

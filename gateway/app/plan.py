@@ -24,7 +24,9 @@ class ClassCost(msgspec.Struct, frozen=True):
     requests: int  # for one scan of all devices
     registers: int
     bits: int
-    bytes: int  # both ways, Modbus TCP frames without TCP/IP
+    bytes: int  # both ways, without TCP/IP
+    wire_ns: int = 0  # what the frames of one scan take on a serial line
+    gap_ns: int = 0  # pauses behind the answers of one scan
 
     @property
     def requests_per_s(self) -> float:
@@ -58,10 +60,11 @@ class LinkCost(msgspec.Struct, frozen=True):
 
     @property
     def utilisation(self) -> float:
-        """Share of the time that the wire is busy: requests a second times the time for one."""
+        """Share of the time that the wire is busy: the devices' answering, frames on a line, pauses."""
         if self.is_continuous:
             return 1.0
-        return self.requests_per_s * self.answer_ns / 1e9 / self.in_flight
+        waiting = self.requests_per_s * self.answer_ns / 1e9 / self.in_flight
+        return waiting + sum((one.wire_ns + one.gap_ns) / one.every_ns for one in self.classes)
 
 
 def link_costs(compiled: Compiled, *, answer_ns: int = ANSWER_NS_DEFAULT) -> list[LinkCost]:
@@ -72,20 +75,22 @@ def link_costs(compiled: Compiled, *, answer_ns: int = ANSWER_NS_DEFAULT) -> lis
 def _link_cost(parts: Any, answer_ns: int) -> LinkCost:
     return LinkCost(
         name=parts.link.name,
-        peer=str(parts.link.model.host),
+        peer=parts.link.model.peer(),
         in_flight=parts.link.model.max_in_flight,
         answer_ns=answer_ns,
         classes=tuple(
             ClassCost(
-                name=name,
-                every_ns=every_ns,
-                devices=devices,
+                name=cost.name,
+                every_ns=cost.every_ns,
+                devices=cost.devices,
                 requests=cost.requests,
                 registers=cost.registers,
                 bits=cost.bits,
-                bytes=cost.request_bytes + cost.answer_bytes,
+                bytes=cost.bytes,
+                wire_ns=cost.wire_ns,
+                gap_ns=cost.gap_ns,
             )
-            for name, every_ns, devices, cost in parts.costs()
+            for cost in parts.costs()
         ),
     )
 
@@ -116,8 +121,8 @@ def print_plan(
             )
     console.print(table)
     console.print(
-        f"busy: at {answer_ns / 1e6:g} ms for one request, requests in flight as configured; "
-        "measure yours and pass --answer-time",
+        f"busy: at {answer_ns / 1e6:g} ms for one request, requests in flight as configured, on serial lines "
+        "with the time of the frames; measure yours and pass --answer-time",
         style="dim",
         highlight=False,
     )

@@ -59,7 +59,8 @@ class Links:
             return
         model = with_files(model, node, place, self._faults)
         spec = LinkSpec(name=str(name), driver=driver, model=model, path=("links", str(name)))
-        if self._own(spec, locate(node, ("host",), place), advice="one link for one wire") and not found:
+        where = locate(node, (model.wire_key(),), place)
+        if self._own(spec, where, advice="one link for one wire") and not found:
             self.specs[spec.name] = spec
 
     def _own(self, spec: LinkSpec, place: Place, *, advice: str) -> bool:

@@ -212,6 +212,18 @@ class Link(Model):
         """The name of the wire this link owns, equal for two links on one wire; None for none."""
         return None
 
+    def wire_key(self) -> str:
+        """The key that names the wire, where a second owner is pointed at."""
+        return "host"
+
+    def peer(self) -> str:
+        """Where the link leads, for people."""
+        return ""
+
+    def files(self) -> tuple[str, ...]:
+        """Files that the link is made from: it is made anew when they say something else."""
+        return ()
+
     @classmethod
     def implicit(cls, driver: str, host: object) -> dict[str, Any]:
         """What a user would have written as the link of a device that is alone on its wire."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from drivers.modbus.config import Beat, ModbusDevice, ModbusLink, Reconnect, Watch
+from drivers.modbus.config import Beat, ModbusDevice, Watch
+from drivers.modbus.link import ModbusLink, Reconnect
 from drivers.modbus.tag import ModbusTag, ModbusWrite
 from gateway.config.models import (
     Buffer,

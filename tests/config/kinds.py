@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from drivers.modbus.config import ModbusDevice, ModbusLink
+from drivers.modbus.config import ModbusDevice
+from drivers.modbus.link import ModbusLink
 from drivers.modbus.tag import ModbusTag
 from gateway.config.kinds import DriverModels, Kinds
 from gateway.uplink.mqtt.config import MqttUplink

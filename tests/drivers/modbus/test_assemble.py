@@ -57,7 +57,7 @@ def test_limits_of_the_device_come_before_those_of_the_link() -> None:
 
 
 def test_what_a_scan_costs_is_summed_over_the_devices_of_its_class() -> None:
-    costs = {name: (every, devices, cost.requests) for name, every, devices, cost in parts_of(SITE).costs()}
+    costs = {one.name: (one.every_ns, one.devices, one.requests) for one in parts_of(SITE).costs()}
     assert costs == {"fast": (200_000_000, 2, 6), "slow": (60_000_000_000, 2, 2)}
 
 

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from drivers.modbus.address import Address
-from drivers.modbus.config import ModbusDevice, ModbusLink, Span
+from drivers.modbus.config import ModbusDevice, Span
 from drivers.modbus.field import ORDERS, DataType, Field
+from drivers.modbus.link import ModbusLink
 from drivers.modbus.scale import Scale
 from drivers.modbus.tag import TYPES, ModbusTag, TypeName
 from drivers.modbus.wire.pdu import Table
