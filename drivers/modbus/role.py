@@ -1,7 +1,7 @@
-"""The role that a certificate gives its bearer, MODBUS/TCP Security Protocol Specification (v36) §8.4.
+"""The role that a certificate gives its bearer, MODBUS/TCP Security Protocol Specification v36, R-21 to R-23.
 
-An extension with OID 1.3.6.1.4.1.50316.802.1 holds it as an ASN.1 UTF8String (R-21, R-22); a certificate without
-it has none (R-23), and which role may do what is the server's to say.
+An extension with OID 1.3.6.1.4.1.50316.802.1 holds it as an ASN.1 UTF8String; a certificate without one has
+no role. Which role may do what is the server's to say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ _UTF8_STRING: Final = 0x0C  # ITU-T X.690 §8.23.5.1, universal tag 12
 
 
 def role_of(certificate: bytes) -> str | None:
-    """The role in a DER certificate; None without one. Raises `ValueError`, for people, for one that is wrong.
+    """The role in a DER certificate; None without one.
+
+    Raises `ValueError`, for people, for one that is wrong.
 
     Two role extensions are one too many: nobody can tell which was meant.
     """

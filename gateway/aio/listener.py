@@ -165,7 +165,7 @@ class Listener:
         self._limits: Final = limits or Limits()
         self._backoff: Final = backoff or Backoff(first_s=0.5, limit_s=30.0)
         self._said: set[tuple[Refusal, str]] = set()
-        self._handshakes = 0
+        self._greeted: set[socket.socket] = set()  # handshakes under way; they count as connections
 
     async def serve(self) -> None:
         """Take connections until cancelled; then every session sends what it has queued, and closes."""
@@ -221,10 +221,15 @@ class Listener:
 
     async def _greet(self, far: socket.socket, peer: Peer) -> None:
         loop = asyncio.get_running_loop()
-        self._handshakes += 1
+        self._greeted.add(far)
+
+        def enter(transport: asyncio.BaseTransport) -> Pump | None:
+            self._greeted.discard(far)  # from here on it is a connection, or refused
+            return self._enter(peer, transport)
+
         try:
             await loop.connect_accepted_socket(
-                lambda: _Gate(lambda transport: self._enter(peer, transport)),
+                lambda: _Gate(enter),
                 far,
                 ssl=self._tls,
                 ssl_handshake_timeout=_HANDSHAKE_S if self._tls else None,
@@ -233,14 +238,14 @@ class Listener:
             far.close()
             self._refuse(Refusal.HANDSHAKE, peer.host, explain(error))
         finally:
-            self._handshakes -= 1
+            self._greeted.discard(far)
 
     def _may_enter(self, peer: Peer) -> bool:
         limits = self._limits
         if limits.allow and not _is_in(peer.host, limits.allow):
             self._refuse(Refusal.NOT_ALLOWED, peer.host, "")
             return False
-        if len(self.connections) + self._handshakes < limits.connections_max:
+        if len(self.connections) + len(self._greeted) < limits.connections_max:
             return True
         if limits.full is Full.DROP_IDLE and self.connections:
             now_ns = self._clock.monotonic_ns()
