@@ -34,7 +34,8 @@ def mode_of(link: ModbusLink) -> Mode:
 def make_session(link: ModbusLink) -> AnySession:
     """What speaks on the link."""
     if link.transport not in LINES:
-        return ClientSession(max_in_flight=link.max_in_flight)
+        is_udp = link.transport == "udp"
+        return ClientSession(max_in_flight=link.max_in_flight, has_datagrams=is_udp)
     return LineClientSession(mode=mode_of(link), timing=_timing(link), has_echo=link.echo)
 
 
