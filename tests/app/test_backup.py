@@ -248,20 +248,41 @@ def test_deleted_meanwhile_does_not_matter(
     assert seqs(other.state) == list(range(6, 41))
 
 
-def test_a_name_that_is_gone_before_it_is_opened_is_left_out(
-    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_segment_that_another_one_replaces_is_not_missed(
+    box: Box, other: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened, first = collect._open, min((box.state / "journal/normal").glob("*.log"))
+    """Its name is read, then it is gone, and its content stands under a name that was not there."""
+    opened, lane = collect._open, box.state / "journal/normal"
+    first = min(lane.glob("*.log"))
+    index, salt = first.stem.split("-")
+    replaced = lane / f"{index}-{int(salt, 16) ^ 1:08x}.log"
 
     def gone(name: str, path: Path, **options: bool) -> Any:
-        if path == first:
-            first.unlink(missing_ok=True)
+        if path == first and first.exists():
+            first.rename(replaced)
         return opened(name, path, **options)
 
     monkeypatch.setattr(collect, "_open", gone)
     box.save(tmp_path / "gw")
     names = {item.name for item in verify(tmp_path / "gw").manifest.files}  # type: ignore[union-attr]  # verified
     assert f"journal/normal/{first.name}" not in names
+    assert f"journal/normal/{replaced.name}" in names
+    assert len(names) == len(set(names))
+
+
+def test_files_that_never_stand_still_are_said(
+    box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = collect._open
+
+    def gone(name: str, path: Path, **options: bool) -> Any:
+        if path.suffix == ".log":
+            raise FileNotFoundError(2, "gone", str(path))
+        return opened(name, path, **options)
+
+    monkeypatch.setattr(collect, "_open", gone)
+    with pytest.raises(BackupError, match="come and go"):
+        box.save(tmp_path / "gw")
 
 
 @pytest.mark.parametrize("cut", [1, 100])

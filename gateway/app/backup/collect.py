@@ -22,6 +22,7 @@ from gateway.app.backup.places import JOURNAL, VERSION_CONTROL, is_ours, journal
 from gateway.config.inventory import Inventory
 
 PRIVATE_KEY: Final = b"PRIVATE KEY-----"  # RFC 7468 §10, §11 and the older kinds
+ATTEMPTS_MAX: Final = 100  # to open all files of a directory before one of them is gone
 PRIVATE_KEY_LOOK_BYTES: Final = 1 << 18
 
 
@@ -120,7 +121,7 @@ def collect_state(
                 if path.is_dir():
                     _collect_tree(into, path, f"state/{entry}")
                 elif path.is_file():
-                    _open_if_there(into, f"state/{entry}", path)
+                    into.files.append(_open(f"state/{entry}", path, has_owner=False))
     if len(into.files) == found:
         where = str(state) if journal.parent == state else f"{state} and {journal}"
         raise BackupError(f"no state in {where}: say where it is with --state")
@@ -129,28 +130,41 @@ def collect_state(
 def _collect_tree(into: Collected, directory: Path, name: str) -> None:
     """Names first, sorted, so that the files of a log are opened in its order."""
     into.directories[name] = stat.S_IMODE(directory.stat().st_mode) & 0o777
-    for path in sorted(directory.iterdir()):
-        entry = path.name
-        if not is_ours(entry):
+    for path in _open_all(into, directory, name):
+        _collect_tree(into, path, f"{name}/{path.name}")
+
+
+def _open_all(into: Collected, directory: Path, name: str) -> list[Path]:
+    """The files in a directory, all of those that were there at one moment; its directories are returned.
+
+    What is gone before it is opened was deleted because nobody wants it any more, or because another file
+    stands for it now: then the names are read again.
+    """
+    for _ in range(ATTEMPTS_MAX):
+        opened: list[OpenFile] = []
+        below: list[Path] = []
+        try:
+            for path in sorted(directory.iterdir()):
+                if not is_ours(path.name):
+                    continue
+                if path.is_dir():
+                    below.append(path)
+                else:
+                    opened.append(_open(f"{name}/{path.name}", path, has_owner=False))
+        except FileNotFoundError:
+            for file in opened:
+                os.close(file.descriptor)
             continue
-        if path.is_dir():
-            _collect_tree(into, path, f"{name}/{entry}")
-        else:
-            _open_if_there(into, f"{name}/{entry}", path)
-
-
-def _open_if_there(into: Collected, name: str, path: Path) -> None:
-    try:
-        into.files.append(_open(name, path, has_owner=False))
-    except FileNotFoundError:
-        pass  # deleted since its name was read: nobody wanted it any more
+        into.files += opened
+        return below
+    raise BackupError(f"{directory}: its files come and go faster than they can be opened: try again")
 
 
 def _open(name: str, path: Path, *, has_owner: bool) -> OpenFile:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
-        raise
+        raise  # for who knows what that means
     except OSError as error:
         raise BackupError(f"{path}: cannot be read: {error.strerror or error}") from error
     status = os.fstat(descriptor)
