@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address, parse
-from drivers.modbus.tag import TEXT_OR_INT, At
+from drivers.modbus.coding import TEXT_OR_INT, At
 from drivers.modbus.wire.pdu import Table
 from gateway.config.models import Device, Model, Name
 from gateway.config.scalars import shown

@@ -7,19 +7,28 @@ from typing import Final
 
 import msgspec
 
-from gateway.config.models import Device, Link, Tag, Uplink
+from gateway.config.models import Device, Exposed, Exposure, Link, ServerLink, Tag, Uplink
 
 PLANNED_DRIVERS: Final = ("dnp3", "iec104", "can", "opcua", "hl7", "dicom", "fhir")
 PLANNED_UPLINKS: Final = ("sparkplug",)
 """Kinds that users know of and that are not there yet: the message says so."""
 
 
+class ServerModels(msgspec.Struct, frozen=True, kw_only=True):
+    """The models of a driver's server role: its link, an entry of `expose`, and one point in it."""
+
+    link: type[ServerLink]
+    exposure: type[Exposure]
+    point: type[Exposed]
+
+
 class DriverModels(msgspec.Struct, frozen=True, kw_only=True):
-    """The three models of a driver, from `drivers/<kind>/config.py`."""
+    """The models of a driver, from `drivers/<kind>/config.py`."""
 
     link: type[Link]
     device: type[Device]
     tag: type[Tag]
+    server: ServerModels | None = None
 
 
 class Kinds(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ class Links:
         if driver is None:
             return
         self._drivers[str(name)] = driver
-        model, found = validate(self._kinds.drivers[driver].link, node, plain(node), place)
+        model, found = validate(self._model_of(driver, node), node, plain(node), place)
         for fault in found:
             self._faults.add(fault)
         if model is None:
@@ -62,6 +62,13 @@ class Links:
         where = locate(node, (model.wire_key(),), place)
         if self._own(spec, where, advice="one link for one wire") and not found:
             self.specs[spec.name] = spec
+
+    def _model_of(self, driver: str, node: Node) -> type[Model]:
+        models = self._kinds.drivers[driver]
+        role = node.items.get("role") if isinstance(node, Mapping) else None
+        if models.server is not None and role is not None and plain(role) == "server":
+            return models.server.link
+        return models.link
 
     def _own(self, spec: LinkSpec, place: Place, *, advice: str) -> bool:
         wire = spec.model.wire()
@@ -95,7 +102,14 @@ class Links:
             self._faults.add((place, f"no link {shown(link)}", choice(link, self._drivers)), device=device)
             return LinkOfDevice("", self._kinds.implicit_driver, is_sound=False)
         driver = self._drivers[link]
-        return LinkOfDevice(link, driver, is_sound=link in self.specs) if driver else None
+        spec = self.specs.get(link)
+        if spec is not None and spec.is_server:
+            servers = {name for name, spec in self.specs.items() if spec.is_server}
+            clients = [name for name in self._drivers if name not in servers]
+            found = f"the link {link}, which is a server and has no devices"
+            self._faults.add((place, found, one_of(clients)), device=device)
+            return LinkOfDevice(link, driver, is_sound=False)
+        return LinkOfDevice(link, driver, is_sound=spec is not None) if driver else None
 
     def _implicit(self, device: str, node: Mapping, host: Node) -> LinkOfDevice:
         driver = self._kinds.implicit_driver

@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from gateway.config.devices import Devices
+from gateway.config.exposures import Exposures
 from gateway.config.faults import Collector, validate
 from gateway.config.files import MAIN_FILE, main_file, read_files
 from gateway.config.kinds import Kinds
@@ -125,6 +126,7 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
     )
     publish = rules.publish(root.items.get("publish"))
     commands = rules.commands(root.items.get("commands"))
+    expose = Exposures(devices=specs, links=links, kinds=kinds, faults=faults).build(root.items.get("expose"))
     if gateway is None or http is None or journal is None or faults:
         return None
     return Site(
@@ -140,6 +142,7 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
         uplinks=uplink_specs,
         publish=publish,
         commands=commands,
+        expose=expose,
         locate=_Locator(root, devices.effective, faults.templates),
     )
 

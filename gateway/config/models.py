@@ -230,6 +230,32 @@ class Link(Model):
         return {"driver": driver, "host": host}
 
 
+class ServerLink(Link):
+    """What links have where the gateway is the server: others read its points there."""
+
+    role: Literal["server"] = Field(description="server: others connect and read points of the gateway.")
+
+
+class Exposed(Model):
+    """How one point shows on a server; a driver's model adds its own keys."""
+
+    write: bool = Field(
+        False, description="Whether clients may write it: a command like any other, with its checks."
+    )
+    stride: int = Field(
+        0,
+        ge=-65_535,
+        le=65_535,
+        description="How much the address grows from one point to the next, where a pattern matches many.",
+    )
+
+
+class Exposure(Model):
+    """One entry of `expose`: some points on one server. `points` is read apart."""
+
+    link: Name = Field(description="Name of a link with role: server.")
+
+
 class Device(Model):
     """What devices of every driver have. `tags`, `defaults` and `use` are merged before and not in here."""
 

@@ -75,7 +75,7 @@ def _expand(name: str, place: Place, node: Mapping, *, into: Mapping) -> None:
         for key, child in rest.items.items():
             of_member = _named(child, number)
             if key == over:
-                of_member = _shifted(of_member, index * repeat["stride"])
+                of_member = shifted(of_member, index * repeat["stride"])
             member.put(key, node.places[key], of_member)
         into.put(name.replace(NUMBER, number), place, member)
 
@@ -93,7 +93,8 @@ def _named(node: Node, number: str) -> Node:
     return copy
 
 
-def _shifted(node: Node, by: int) -> Node:
+def shifted(node: Node, by: int) -> Node:
+    """The value with its last number, or the number itself, raised."""
     if not isinstance(node, Scalar):
         return node
     if isinstance(node.value, int) and not isinstance(node.value, bool):

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from gateway.config.faults import Collector, locate, validate
 from gateway.config.models import PLACEHOLDERS, Commands, Publish
+from gateway.config.pattern import glob
 from gateway.config.scalars import choice, clip, did_you_mean, one_of, shown
 from gateway.config.site import CommandRule, DeviceSpec, PublishRule, UplinkSpec
 from gateway.config.tree import Node, Place, Sequence, plain
@@ -256,11 +257,7 @@ class Rules:
 
 def _split(pattern: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
     device, _, tag = pattern.partition("/")
-    return _glob(device), _glob(tag)
-
-
-def _glob(text: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(part) for part in re.split(r"\*+", text)), re.DOTALL)
+    return glob(device), glob(tag)
 
 
 def _fault_of_topic(text: str) -> str:

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config.models import Commands, Device, JournalSection, Link, Publish, Tag, Uplink
+from gateway.config.models import (
+    Commands,
+    Device,
+    Exposed,
+    Exposure,
+    JournalSection,
+    Link,
+    Publish,
+    ServerLink,
+    Tag,
+    Uplink,
+)
 from gateway.config.values import HostPort
 from gateway.core.errors import PathPart, Problem
 from gateway.core.point import Point
@@ -24,6 +35,11 @@ class LinkSpec(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     model: Link
     path: Path_
+
+    @property
+    def is_server(self) -> bool:
+        """Whether others connect to it, and it has no devices."""
+        return isinstance(self.model, ServerLink)
 
 
 class ScanClass(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,6 +105,24 @@ class CommandRule(msgspec.Struct, frozen=True, kw_only=True):
     path: Path_
 
 
+class ExposedPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One point on one server."""
+
+    point: Point
+    model: Exposed
+    path: Path_
+
+
+class ExposeRule(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry of `expose:`, its patterns worked out."""
+
+    index: int
+    link: str
+    model: Exposure
+    points: tuple[ExposedPoint, ...]
+    path: Path_
+
+
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """A whole configuration without a fault. `directory` is where its main file is."""
 
@@ -104,6 +138,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     uplinks: dict[str, UplinkSpec]
     publish: tuple[PublishRule, ...]
     commands: tuple[CommandRule, ...]
+    expose: tuple[ExposeRule, ...]
     locate: Callable[[Iterable[Problem]], list[str]]
 
     def located(self, problems: Iterable[Problem]) -> list[str]:

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from drivers.modbus.address import Address
+from drivers.modbus.coding import TYPES, TypeName
 from drivers.modbus.config import ModbusDevice, Span
 from drivers.modbus.field import ORDERS, DataType, Field
 from drivers.modbus.link import ModbusLink
 from drivers.modbus.scale import Scale
-from drivers.modbus.tag import TYPES, ModbusTag, TypeName
+from drivers.modbus.tag import ModbusTag
 from drivers.modbus.wire.pdu import Table
 from gateway.core.point import ValueType
 
