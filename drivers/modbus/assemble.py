@@ -219,6 +219,8 @@ def _broadcast_problems(link: LinkSpec, device: DeviceSpec) -> Iterable[Problem]
     """All slaves of a line take a write, and none answers."""
     if not _is_broadcast(_link(link), device):
         return
+    if _device(device).watch is not None:
+        yield Problem((*device.path, "watch"), "watch of unit 0, which answers nothing", "no watch")
     for spec in device.tags.values():
         write = _tag(spec).write
         if write is None:

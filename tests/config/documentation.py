@@ -8,6 +8,7 @@ from pathlib import Path
 from drivers.modbus.config import Beat, ModbusDevice, Watch
 from drivers.modbus.link import ModbusLink, Reconnect
 from drivers.modbus.tag import ModbusTag, ModbusWrite
+from gateway.config.lines import Rs485Mode
 from gateway.config.models import (
     Buffer,
     CommandPolicy,
@@ -28,8 +29,8 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS = (
     Backoff, Beat, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection,
     ModbusDevice,
-    ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, ScanSection,
-    Watch,
+    ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, Rs485Mode,
+    ScanSection, Watch,
 )  # fmt: skip
 TABLE = re.compile(r"<!-- keys: (\w+) -->\n(?:\|.*\n)*")
 

@@ -22,7 +22,7 @@ from tests.aio.memory import until
 from tests.certificates import Authority
 from tests.drivers.modbus.rig import parts_of
 from tests.drivers.modbus.test_driver_interop import Last, command
-from tests.peers import LOOPBACK, READY_S, require
+from tests.peers import LOOPBACK, READY_S, free_port, require
 
 pytestmark = pytest.mark.interop
 
@@ -301,5 +301,31 @@ def test_a_server_that_is_not_who_it_should_be_is_named_and_gets_no_request(tmp_
     async def main() -> None:
         assert (await said(stranger)).startswith("TLS certificate refused: ")
         assert "plc.example" in await said(ours, ", server_name: plc.example")
+
+    run(main)
+
+
+@pytest.mark.parametrize("version", ["TLS1.2", "TLS1.3"])
+def test_a_server_behind_another_tls_end_is_read_and_written(tmp_path: Path, version: str) -> None:
+    """socat with OpenSSL's own checks in front of a plain server: it takes our certificate only."""
+    authority = Authority(tmp_path, "site")
+    cert, key = authority.issue("front")
+    link = f"transport: tls, {files(authority, 'us')}"
+
+    async def main() -> None:
+        async with network_server("socket") as plain:
+            port = free_port()
+            options = (
+                f"bind={LOOPBACK},fork,reuseaddr,cert={cert},key={key},cafile={authority.file},verify=1,"
+                f"openssl-min-proto-version={version},openssl-max-proto-version={version}"
+            )
+            ends = (f"OPENSSL-LISTEN:{port},{options}", f"TCP:{LOOPBACK}:{plain}")
+            front = await asyncio.create_subprocess_exec(require("socat"), *ends, stderr=subprocess.DEVNULL)
+            try:
+                async with driving(f'{link}, host: "{LOOPBACK}:{port}"') as (driver, last):
+                    await reads_and_writes(driver, last)
+            finally:
+                front.terminate()
+                await front.wait()
 
     run(main)
