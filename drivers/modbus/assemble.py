@@ -10,7 +10,7 @@ import msgspec
 
 from drivers.modbus import decode, encode, field, planner, transport
 from drivers.modbus.config import ModbusDevice
-from drivers.modbus.device import CompileDecode, Demotion, Device, Scan
+from drivers.modbus.device import CompileDecode, Demotion, Device, Neighbours, Scan
 from drivers.modbus.driver import ModbusDriver
 from drivers.modbus.link import LINES, ModbusLink
 from drivers.modbus.patience import Patience
@@ -267,6 +267,7 @@ class _Devices:
     def __init__(self, link: ModbusLink) -> None:
         self._link = link
         self._known: dict[str, Device] = {}
+        self._neighbours = Neighbours()
 
     def get(self, spec: DeviceSpec) -> Device:
         """The device of this name."""
@@ -282,6 +283,7 @@ class _Devices:
                 demotion=demotion,
                 patience=_patience(self._link),
                 counter=_counter(spec),
+                neighbours=self._neighbours,
             )
             self._known[spec.name] = device
         return device

@@ -22,6 +22,7 @@ from gateway.core.quality import Quality
 _log = logging.getLogger("drivers.modbus")
 
 BUSY_WAIT_NS: Final = 100_000_000
+SILENT_SHARE: Final = 30  # all silent devices of a link together take one part in so many of its time
 
 _LOST: Final = q.BAD | q.COMM_LOST
 _BUSY: Final = frozenset({ExceptionCode.ACKNOWLEDGE, ExceptionCode.SERVER_DEVICE_BUSY})
@@ -41,8 +42,22 @@ class Demotion(msgspec.Struct, frozen=True):
     retry_ns: int = 30_000_000_000
 
 
+class Neighbours:
+    """The devices that share a link: what the silent ones may cost the others."""
+
+    __slots__ = ("has_answered", "silent")
+
+    def __init__(self) -> None:
+        self.silent: set[str] = set()  # the demoted ones
+        self.has_answered = False  # whether any of them ever did
+
+
 class Device:
-    """A unit and its health. A device that does not answer costs its link one timeout per `retry_ns`."""
+    """A unit and its health.
+
+    A device that does not answer costs its link one timeout per `retry_ns`, and all of them together no more
+    than one part in `SILENT_SHARE` of its time: where that is more, they are asked less often.
+    """
 
     def __init__(
         self,
@@ -54,10 +69,12 @@ class Device:
         demotion: Demotion,
         patience: Patience | None = None,
         counter: Counter | None = None,
+        neighbours: Neighbours | None = None,
     ) -> None:
         """`attempts`: how often one block is asked for in one scan, where the device is busy or silent.
 
-        `patience` learns the time-out; without one it is always `timeout_ns`.
+        `patience` learns the time-out; without one it is always `timeout_ns`. `neighbours`: one for all
+        devices of the link.
         """
         self.name: Final = name
         self.unit: Final = unit
@@ -72,9 +89,10 @@ class Device:
         self.asked_again_ns = 0
         self.is_away = False  # it was demoted, and its other scans were told
         self._demotion = demotion
+        self._neighbours = neighbours or Neighbours()
         self._failures_in_row = 0
         self._failed_ns = -1
-        self._has_answered = False
+        self.has_answered = False  # ever
 
     @property
     def timeout_ns(self) -> int:
@@ -84,15 +102,19 @@ class Device:
     @property
     def state(self) -> DeviceState:
         """For the status page."""
-        if self._failures_in_row >= self._demotion.after:
+        if self._is_demoted:
             return "demoted"
         if self.reason or (self.counter is not None and self.counter.is_frozen):
             return "degraded"
-        return "ok" if self._has_answered else "unknown"
+        return "ok" if self.has_answered else "unknown"
 
     def is_left_alone(self, now_ns: int) -> bool:
         """Whether it failed too often and it is not yet time to try again."""
-        return self._failures_in_row >= self._demotion.after and now_ns < self.asked_again_ns
+        return self._is_demoted and now_ns < self.asked_again_ns
+
+    @property
+    def _is_demoted(self) -> bool:
+        return self.name in self._neighbours.silent
 
     def failed(self, reason: str, now_ns: int, *, sent_ns: int) -> None:
         """No answer, or one that cannot be used.
@@ -106,19 +128,27 @@ class Device:
             return
         self._failed_ns = now_ns
         self._failures_in_row += 1
-        self.asked_again_ns = now_ns + self._demotion.retry_ns
-        if self._failures_in_row == self._demotion.after:
+        silent, was_demoted = self._neighbours.silent, self._is_demoted
+        # One that never spoke among others that do is not there: three waits would only be taken from them.
+        is_absent = self._neighbours.has_answered and not self.has_answered
+        if is_absent or self._failures_in_row >= self._demotion.after:
+            silent.add(self.name)
+        wait_ns = max(self._demotion.retry_ns, SILENT_SHARE * self._timeout_ns * len(silent))
+        self.asked_again_ns = now_ns + wait_ns
+        if self._is_demoted and not was_demoted:
             _log.warning(
                 "device does not answer, asking it less often until it does",
-                extra={"device": self.name, "reason": reason, "every_s": self._demotion.retry_ns / 1e9},
+                extra={"device": self.name, "reason": reason, "every_s": wait_ns / 1e9},
             )
 
     def answered(self) -> None:
         """It is alive."""
-        if self._failures_in_row >= self._demotion.after:
+        if self._is_demoted:
             _log.info("device answers again", extra={"device": self.name})
+            self._neighbours.silent.discard(self.name)
         self._failures_in_row = 0
-        self._has_answered = True
+        self.has_answered = True
+        self._neighbours.has_answered = True
 
     def link_back(self) -> None:
         """A new connection: try at once."""
@@ -232,7 +262,8 @@ class Scan:
         self.device.failed(reason, now_ns, sent_ns=job.sent_ns)
         if job.attempts < self.device.attempts and self.device.state != "demoted":
             job.attempts += 1
-            return Verdict(now=(job,))
+            # One that never spoke lets the others go first: then it shows whether anybody is there at all.
+            return Verdict(now=(job,)) if self.device.has_answered else Verdict(later=(job,))
         self.aborted = _LOST
         return self.skip(job, _LOST)
 

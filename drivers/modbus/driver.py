@@ -348,6 +348,11 @@ class ModbusDriver:
         if not scan.aborted:
             device.is_away = False
             self._make_up(device.scans, now_ns)
+            # Where one comes back others may: one is tried, and if it answers it is the turn of the next.
+            away = next((mate for mate in self.devices.values() if mate.is_away), None)
+            if away is not None:
+                away.link_back()
+                self._make_up(away.scans, now_ns)
             return None
         if device.state != "demoted":
             return None

@@ -199,7 +199,8 @@ class Demote(Model):
         "30s",
         validate_default=True,
         alias="retry",
-        description="Time between attempts while it is gone; quality stays bad.",
+        description="Shortest time between attempts while it is gone; quality stays bad. Devices that are "
+        "gone take 1/30 of their link's time at most: above that they are tried less often.",
     )
 
 

@@ -85,7 +85,7 @@ def fuzz_ascii(data: bytes) -> None:
 
 def test_any_characters() -> None:
     generator = random.Random(21)
-    for _ in range(20_000):
+    for _ in range(50_000):
         fuzz_ascii(bytes(generator.choices(b":00011FfG\r\n\xff", k=generator.choice((4, 12, 40)))))
 
 
@@ -111,3 +111,8 @@ def test_how_characters_are_cut_makes_no_difference(some: list[bytes], size: int
 @given(st.integers(0, 255), st.binary(min_size=1, max_size=253))
 def test_what_is_sent_is_what_is_heard(unit: int, pdu: bytes) -> None:
     assert heard([framing.encode(unit, pdu)]) == ([(unit, pdu)], Counters(frames=1))
+
+
+@given(parts.map(b"".join))
+def test_any_characters_found_by_search(data: bytes) -> None:
+    fuzz_ascii(data)

@@ -6,6 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drivers.modbus.wire import pdu
 from drivers.modbus.wire.line import Mode, Timing
@@ -261,10 +263,16 @@ def fuzz_line_server(data: bytes) -> None:
         assert all(frame.startswith(tuple(own)) for frame in slaves.answers())
 
 
-def test_any_bytes() -> None:
-    generator = random.Random(23)
-    frames = [
-        mode.encode(unit, body) for mode in Mode for unit in (0, 3, OURS) for body in (READ, WRITE, ANSWER)
-    ]
+frames = [mode.encode(unit, body) for mode in Mode for unit in (0, 3, OURS) for body in (READ, WRITE, ANSWER)]
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(st.binary(max_size=12), st.sampled_from(frames)), max_size=8).map(b"".join))
+def test_any_bytes(data: bytes) -> None:
+    fuzz_line_server(data)
+
+
+def test_many_bytes() -> None:
+    generator = random.Random(22)
     for _ in range(300):
         fuzz_line_server(b"".join(generator.choice([generator.randbytes(5), *frames]) for _ in range(5)))

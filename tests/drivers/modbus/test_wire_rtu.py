@@ -251,8 +251,13 @@ def fuzz_rtu(data: bytes) -> None:
 
 def test_any_bytes() -> None:
     generator = random.Random(20)
-    for _ in range(10_000):
+    for _ in range(25_000):  # for both kinds of ears
         size = generator.choice((1, 4, 8, 20, 60))
         fuzz_rtu(
             bytes(generator.choices((0, 1, 3, 16, 17, 43, 0x83, 0xFF, generator.randrange(256)), k=size))
         )
+
+
+@given(parts.map(b"".join))
+def test_any_bytes_found_by_search(data: bytes) -> None:
+    fuzz_rtu(data)
