@@ -59,6 +59,12 @@ class LinkCost(msgspec.Struct, frozen=True):
         return any(not one.every_ns for one in self.classes)
 
     @property
+    def remedy(self) -> str:
+        """What makes this kind of wire faster."""
+        is_line = any(one.wire_ns for one in self.classes)
+        return "raise the baud rate" if is_line else "allow more in flight"
+
+    @property
     def utilisation(self) -> float:
         """Share of the time that the wire is busy: the devices' answering, frames on a line, pauses."""
         if self.is_continuous:
@@ -130,7 +136,7 @@ def print_plan(
         if link.utilisation > WARN_ABOVE and not link.is_continuous:
             click.echo(
                 f"warning: {link.name} ({link.peer}) is {link.utilisation:.0%} busy, above {WARN_ABOVE:.0%}: "
-                "scans will be late; scan less often, read larger blocks (max_hole), or allow more in flight"
+                f"scans will be late; scan less often, read larger blocks (max_hole), or {link.remedy}"
             )
 
 
