@@ -10,7 +10,7 @@ from drivers.modbus.wire import pdu, pdu_files, pdu_identity, pdu_line
 from drivers.modbus.wire.pdu import ExceptionCode, Table
 from drivers.modbus.wire.pdu_answer import fault_of
 from drivers.modbus.wire.pdu_files import FileRecord, FileSpan
-from drivers.modbus.wire.pdu_identity import IdentityReader, ReadDeviceId
+from drivers.modbus.wire.pdu_identity import IdentityReader, ReadDeviceId, ServerId
 from drivers.modbus.wire.pdu_line import Diagnostic
 from drivers.modbus.wire.pdu_size import NEEDS_MORE, UNTOLD, request_size, response_size
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
@@ -328,6 +328,36 @@ def test_event_bytes_in_words_of_clause_6_10() -> None:
     assert pdu_line.event_words(0x41) == "answered: exception 1 to 3 sent"
     assert pdu_line.event_words(0x40) == "answered"
     assert "not defined" in pdu_line.event_words(0x20)
+
+
+# modbus-part1.pcap of ITI/ICS-Security-Tools (Creative Commons Attribution 4.0), by frame numbers.
+CAPTURED = {
+    "17, 18": ("08 0001 0000", "08 0001 0000"),
+    "23, 24": ("08 000A 0000", "08 000A 0000"),
+    "40, 41": ("11", "11 12 00 FF 57696E6770617468204C696D69746564"),
+    "57, 58": ("03 0005 0002", "03 04 0009 0018"),
+    "66, 67": ("06 0005 000B", "06 0005 000B"),
+}
+
+
+@pytest.mark.parametrize("frames", CAPTURED)
+def test_answers_of_a_real_device_are_those_expected(frames: str) -> None:
+    request, response = (bytes.fromhex(text) for text in CAPTURED[frames])
+    head, size = pdu.response_head(request)
+    assert response.startswith(head)
+    assert size in {len(response), 0}
+    assert fault_of(request, len(head), response) == ""
+    assert response_size(response) == len(response)
+    assert request_size(request) == len(request)
+
+
+def test_a_real_device_says_who_it_is() -> None:
+    found = pdu_identity.server_id(bytes.fromhex(CAPTURED["40, 41"][1])[1:])
+    assert found.is_running() is True
+    assert found.data[2:] == b"Wingpath Limited"
+    assert ServerId(b"\x09\x00").is_running() is False
+    assert ServerId(b"abc").is_running() is None
+    assert ServerId(b"abc\xff").is_running(id_size=3) is True
 
 
 # --- fuzz: any bytes at all, as plain functions that a longer campaign can call -----------------------------
