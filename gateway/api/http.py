@@ -1,8 +1,8 @@
-"""The loopback HTTP service of a running gateway: `/healthz`, `/metrics`, `/v1/points`, `/v1/status`, and
-`/v1/links/NAME/frames`.
+"""The loopback HTTP service of a running gateway: health, metrics, points, status, history, frames of links.
 
-h11 parses; this shell moves bytes, keeps time and enforces limits. It changes nothing of the plant. It
-makes no tasks: every request is answered in the callback that completed it.
+h11 parses; this shell moves bytes, keeps time and enforces limits. It changes nothing of the plant. It makes
+no tasks: a request is answered in the callback that completed it, or, where a disk must be read for it, in
+the callback that says that it was.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -17,10 +18,12 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 import msgspec
 
+from gateway.api.history import HistorySource, QuestionError, answer_of, question_of
 from gateway.api.http_frames import BadQuestion, frames, link_of
 from gateway.api.metrics import Exposition
 from gateway.api.source import StatusSource
 from gateway.core.bounded import Bound, Level
+from gateway.journal.historian import Page
 
 _log = logging.getLogger("gateway.api")
 
@@ -57,6 +60,28 @@ class Refusal(msgspec.Struct, frozen=True):
     error: str
 
 
+class Pending:
+    """An answer that comes later, on the event loop, unless it is given up."""
+
+    def __init__(self) -> None:
+        self._send: Callable[[Response], None] | None = None
+        self._response: Response | None = None
+        self.give_up: Callable[[], None] = lambda: None  # nobody waits for it any more
+
+    def answer(self, response: Response) -> None:
+        """Here it is."""
+        if self._send is None:
+            self._response = response
+        else:
+            self._send(response)
+
+    def then(self, send: Callable[[Response], None]) -> None:
+        """Call `send` with it, at once where it is there."""
+        self._send = send
+        if self._response is not None:
+            send(self._response)
+
+
 def refusal(code: int, error: str, *headers: tuple[str, str]) -> Response:
     """An answer that says no."""
     return Response(code, msgspec.json.encode(Refusal(error)), headers=headers)
@@ -65,17 +90,22 @@ def refusal(code: int, error: str, *headers: tuple[str, str]) -> Response:
 class Routes:
     """Path → answer, from one source."""
 
-    def __init__(self, source: StatusSource) -> None:
+    def __init__(self, source: StatusSource, history: HistorySource | None = None) -> None:
         self._source: Final = source
+        self._history_source: Final = history
         self._exposition: Final = Exposition(source)
-        self._paths: Final = {
+        self._paths: Final[dict[str, Callable[[str, str], Response | Pending]]] = {
             "/healthz": self._health,
             "/metrics": self._metrics,
             "/v1/points": self._points,
             "/v1/status": self._status,
         }
+        if history is not None:
+            self._paths["/v1/history"] = self._history
 
-    def answer(self, method: bytes, target: bytes, accept: str, *, is_local: bool = True) -> Response:
+    def answer(
+        self, method: bytes, target: bytes, accept: str, *, is_local: bool = True
+    ) -> Response | Pending:
         """The answer to one request; never raises. `is_local`: asked from this machine."""
         try:
             url = urlsplit(target.decode("ascii"))
@@ -135,12 +165,37 @@ class Routes:
     def _status(self, _query: str, _accept: str) -> Response:
         return Response(200, msgspec.json.encode(self._source.status()))
 
+    def _history(self, query: str, _accept: str) -> Response | Pending:
+        source = self._history_source
+        assert source is not None
+        try:
+            question = question_of(query, source.wall_ns())
+        except QuestionError as error:
+            return refusal(400, str(error))
+        pending = Pending()
+
+        def done(page: Page) -> None:
+            pending.answer(Response(200, msgspec.json.encode(answer_of(question, page))))
+
+        def failed(code: int, reason: str) -> None:
+            pending.answer(refusal(code, reason))
+
+        give_up = source.ask(question, done=done, failed=failed)
+        if give_up is None:
+            return refusal(
+                503, "enough questions about the past are at work, try again", ("Retry-After", "1")
+            )
+        pending.give_up = give_up
+        return pending
+
 
 class HttpServer:
     """Listens on one address. `start` binds, `close` ends every connection."""
 
-    def __init__(self, source: StatusSource, *, host: str, port: int) -> None:
-        self._routes: Final = Routes(source)
+    def __init__(
+        self, source: StatusSource, *, host: str, port: int, history: HistorySource | None = None
+    ) -> None:
+        self._routes: Final = Routes(source, history)
         self._host: Final = host
         self._port: Final = port
         self._server: asyncio.Server | None = None
@@ -204,6 +259,7 @@ class _Connection(asyncio.Protocol):
         self._is_in_header = False
         self._is_paused = False
         self._request: h11.Request | None = None
+        self._pending: Pending | None = None
 
     # asyncio.Protocol
 
@@ -222,6 +278,11 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._transport is None or self._http.our_state is h11.MUST_CLOSE:
             return
+        if self._pending is not None:
+            self._http.receive_data(data)
+            if len(self._http.trailing_data[0]) > HEADER_BYTES_MAX:
+                self.abort()  # it talks on and on while it waits for an answer
+            return
         if not self._is_in_header and self._http.their_state is h11.IDLE:
             self._is_in_header = True
             self._arm(HEADER_TIMEOUT_S)
@@ -231,7 +292,7 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         self._http.receive_data(b"")
         self._work()
-        return False
+        return self._pending is not None  # half open until it is answered
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -248,6 +309,8 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._transport = None
         self._connections.discard(self)
+        if self._pending is not None:
+            self._pending.give_up()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -264,7 +327,7 @@ class _Connection(asyncio.Protocol):
             self._transport.abort()
 
     def _work(self) -> None:
-        while self._transport is not None and not self._is_paused:
+        while self._transport is not None and not self._is_paused and self._pending is None:
             try:
                 event = self._http.next_event()
             except h11.RemoteProtocolError as error:
@@ -291,6 +354,7 @@ class _Connection(asyncio.Protocol):
         assert request is not None
         fields = {name: value.decode("latin-1") for name, value in request.headers}
         host = fields.get(b"host", "")
+        response: Response | Pending
         if self._is_loopback and host and not _is_local_name(host):
             # A web page whose name was rebound to 127.0.0.1 must not read the plant through a browser.
             response = refusal(421, f"host {host!r} is not this service, expected localhost or an IP address")
@@ -298,7 +362,28 @@ class _Connection(asyncio.Protocol):
             accept = fields.get(b"accept", "")
             is_local = self._is_peer_local()
             response = self._routes.answer(request.method, request.target, accept, is_local=is_local)
-        self._send(response, is_head=request.method == b"HEAD")
+        is_head = request.method == b"HEAD"
+        if isinstance(response, Pending):
+            self._wait(response, is_head=is_head)
+        else:
+            self._finish(response, is_head=is_head)
+
+    def _wait(self, pending: Pending, *, is_head: bool) -> None:
+        """No more is read of this connection until it is answered; whoever answers keeps the time."""
+        self._pending = pending
+        if self._timer is not None:
+            self._timer.cancel()
+
+        def send(response: Response) -> None:
+            self._pending = None
+            if self._transport is not None:
+                self._finish(response, is_head=is_head)
+                self._work()
+
+        pending.then(send)
+
+    def _finish(self, response: Response, *, is_head: bool) -> None:
+        self._send(response, is_head=is_head)
         if self._http.our_state is h11.MUST_CLOSE:
             self.close()
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from typing import Final, TypeAlias
 
@@ -11,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.api.source import Family, LinkStatus, Sample, Status, StatusSource, UplinkStatus
+from gateway.api.source import Family, HistoryStatus, LinkStatus, Sample, Status, StatusSource, UplinkStatus
 
 _Rows: TypeAlias = tuple[LinkStatus, ...] | tuple[UplinkStatus, ...]
 
@@ -194,6 +195,23 @@ def _journal_families(status: Status) -> Iterator[Family]:
     )
     yield _count(
         "gateway_journal_damaged_records_total", "Records quarantined as damaged", journal.damaged_total
+    )
+    if journal.history is not None:
+        yield from _history_families(journal.history)
+
+
+def _history_families(history: HistoryStatus) -> Iterator[Family]:
+    yield _gauge("gateway_history_size_bytes", "Kept although everything was delivered", history.size_bytes)
+    yield _gauge("gateway_history_limit_bytes", "The journal may take, history included", history.limit_bytes)
+    oldest = 0.0 if history.oldest is None else datetime.datetime.fromisoformat(history.oldest).timestamp()
+    yield _gauge(
+        "gateway_history_oldest_timestamp_seconds", "The oldest record, 0 while all is recent", oldest
+    )
+    yield _count("gateway_history_deleted_bytes_total", "Too old or too much", history.deleted_bytes_total)
+    yield _count(
+        "gateway_history_gave_way_bytes_total",
+        "Deleted before its time, for room on the disk",
+        history.gave_way_bytes_total,
     )
 
 

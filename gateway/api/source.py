@@ -119,6 +119,17 @@ class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes_total: int = 0
 
 
+class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What of the past is kept beyond what uplinks still need."""
+
+    size_bytes: int  # in segments that everything was delivered from
+    limit_bytes: int  # for the whole journal, as far as it is not still to be delivered
+    keep_s: float  # of running time
+    oldest: str | None = None  # our clock at the oldest record kept; null while all is recent
+    deleted_bytes_total: int = 0
+    gave_way_bytes_total: int = 0  # of them, deleted before their time because the disk got full
+
+
 class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The durable log behind the uplinks."""
 
@@ -132,6 +143,7 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     commits_total: int = 0
     commit_seconds_total: float = 0.0
     damaged_total: int = 0  # records quarantined because their checksum did not match
+    history: HistoryStatus | None = None  # null where none is configured
 
 
 class CommandCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -270,7 +282,7 @@ def point_view(
     A bad value is shown as null, whatever was read before. The device's own time stands first; without one it
     is the time we received it, and `time_origin` says so. A point never read has neither time nor age.
     """
-    plain = None if is_bad(quality) else _plain(value)
+    plain = None if is_bad(quality) else plain_value(value)
     time_ns = received_ns if source_time_ns is None else source_time_ns
     origin: Literal["device", "gateway"] = "gateway" if source_time_ns is None else "device"
     return PointView(
@@ -287,7 +299,8 @@ def point_view(
     )
 
 
-def _plain(value: Value) -> PlainValue:
+def plain_value(value: Value) -> PlainValue:
+    """As JSON has it: bytes as hexadecimal digits, no number that is none."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, float) and not math.isfinite(value):

@@ -147,6 +147,43 @@ def frames(link: str, duration: str, with_hex: bool, url: str) -> None:  # noqa:
 
 
 @cli.command()
+@click.argument("tags", metavar="TAG...", nargs=-1, required=True)
+@click.option("--from", "begin", default="-1h", show_default=True, help="Time: -2h, 2026-05-01, RFC 3339 …")
+@click.option("--to", "end", default="now", show_default=True, help="Time, not included.")
+@click.option("--every", metavar="DURATION", default="", help="Aggregates over spans of so long, such as 1m.")
+@click.option("--limit", type=click.IntRange(min=1), help="Most rows. Default: 1000 in a table, else all.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "jsonl"]),
+    default="table",
+    show_default=True,
+    help="For people, for a spreadsheet, for a program.",
+)
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway answers.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Read the journal in this state directory instead, without a gateway.",
+)
+def history(
+    tags: tuple[str, ...],
+    begin: str,
+    end: str,
+    every: str,
+    limit: int | None,
+    form: str,
+    url: str,
+    state: Path | None,
+) -> None:
+    """What TAG... (DEVICE/TAG, `*` for any text) were, as recorded: values, or aggregates with --every."""
+    from gateway.app.history_client import history as show_history
+
+    words = {"from": begin, "to": end, "every": every}
+    raise SystemExit(show_history(tags, words, limit=limit, form=form, url=url, state=state))
+
+
+@cli.command()
 @click.option("--for", "duration", metavar="DURATION", help="End by itself, for example after 20s.")
 @click.option(
     "--broker",

@@ -30,6 +30,7 @@ def levels_of(gateway: Gateway, stats: JournalStats) -> Iterator[Level]:
     yield from gateway.desk.levels()
     yield from gateway.gatekeeper.levels()
     yield from gateway.http.levels()
+    yield from gateway.history.levels()
     yield from gateway.thread_levels()
     yield from log_levels()
 

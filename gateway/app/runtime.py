@@ -19,6 +19,8 @@ from gateway.api.http import HttpServer
 from gateway.app.access import Access
 from gateway.app.commands import REFUSED_AT_ONCE_MAX, CommandDesk
 from gateway.app.compiled import Compiled, Link, compile_site, fingerprint
+from gateway.app.history import HistoryDesk
+from gateway.app.history_rule import history_streams
 from gateway.app.kinds import driver_parts, kinds
 from gateway.app.rules import Deliveries, RuleCompiler
 from gateway.app.status import Status
@@ -75,6 +77,7 @@ class Gateway:
             live_only=self._on_live_only,
         )
         self._store.open(compiled.layouts)
+        self.history = HistoryDesk(self._store.journal, clock=self._clock)
         audit = Audit(self._store.filesystem, self._state / "audit")
         try:
             await self._serve(compiled, audit)
@@ -101,7 +104,9 @@ class Gateway:
         )
         self._wire(compiled)
         self._store.report_orphans()
-        self._http = http = HttpServer(self.status, host=site.http.host, port=site.http.port)
+        self._http = http = HttpServer(
+            self.status, host=site.http.host, port=site.http.port, history=self.history
+        )
         try:
             await http.start()
         except OSError as error:
@@ -185,7 +190,8 @@ class Gateway:
         self.site = site
         layouts = compiled.layouts
         self._deliveries.set_rules(site, layouts)
-        self.hub.connect(self._deliveries.streams(), Image(layouts))
+        streams = [*self._deliveries.streams(), *((one, ()) for one in history_streams(site, layouts))]
+        self.hub.connect(streams, Image(layouts))
         self._desk.set_rules(site, layouts)
         self.hub.leaves_room = bool(site.commands)
         self._compiler = RuleCompiler(site, self._deliveries.leaving_rules())
@@ -385,6 +391,7 @@ class Gateway:
 
     async def _close(self, audit: Audit) -> None:
         self._loading.close()
+        self.history.close()
         self._reading.close()
         self._auditing.close()
         audit.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gateway.aio.endpoint import LinkState
 from gateway.api import source as api
 from gateway.api.source import Family, Health, Sample, point_view, rfc3339
+from gateway.app.history import history_status
 from gateway.app.levels import families_of, levels_of
 from gateway.app.logs import fields_of
 from gateway.app.wires import Wires
@@ -313,6 +314,7 @@ class Status:
             committed_seq=committed[1],
             commits_total=sum(lane.commits for lane in stats.lanes),
             damaged_total=stats.quarantined_ranges,
+            history=history_status(stats.history),
         )
 
     def _commands(self) -> api.CommandCounts:

@@ -23,6 +23,7 @@ from gateway.journal.settings import JournalSettings
 
 _log = logging.getLogger("gateway.journal")
 
+HISTORY_SEGMENTS_MIN: Final = 32  # what is deleted at once is a small part of what may be kept
 CURSOR_SAVE_MS: Final = 500  # below a second, so that each call of `maintain` saves: what a crash repeats
 
 
@@ -63,6 +64,7 @@ class Store:
         self._told_orphans: set[tuple[str, str]] = set()  # (lane, rule)
         self.not_kept = 0  # batches that passed live while the disk was failed
         self._settings = _settings(site)
+        history = site.journal.history
         self.journal: Final = Journal(
             self.directory,
             filesystem=self.filesystem,
@@ -73,6 +75,8 @@ class Store:
             on_failure=self._failed,
             settings=self._settings,
             first_epoch=max(1, clock.wall_ns() // 1_000_000_000),
+            history_keep_ns=0 if history is None else history.keep_ns,
+            history_max_bytes=0 if history is None else history.max_bytes,
         )
 
     @property
@@ -204,6 +208,8 @@ def _settings(site: Site) -> JournalSettings:
     usual = JournalSettings()
     bounds = [segment_bytes(site, rule, lane) for rule in site.publish for lane in LANES]
     journal = site.journal
+    if journal.history is not None:
+        bounds.append(journal.history.max_bytes // HISTORY_SEGMENTS_MIN)
     return JournalSettings(
         commit_interval_ms=max(1, journal.commit_ns // 1_000_000),
         group_bytes=journal.commit_bytes,

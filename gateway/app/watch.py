@@ -34,20 +34,27 @@ class NotAGateway(GatewayError):
     """Something answers at that address, but not a gateway."""
 
 
+def open_connection(url: str, *, timeout_s: float) -> tuple[http.client.HTTPConnection, str]:
+    """A connection that opens with its first request, and the address as it was understood.
+
+    Raises `NotAGateway` when `url` is not an http address.
+    """
+    try:
+        parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port or an IPv6 address that is none
+        host, port = None, None
+    if not host or parts.scheme != "http":
+        raise NotAGateway(f"found {url!r}, expected an address such as {DEFAULT_URL}")
+    return http.client.HTTPConnection(host, port or 80, timeout=timeout_s), f"http://{parts.netloc}"
+
+
 class GatewayClient:
     """Reads the HTTP service of one gateway over one kept connection."""
 
     def __init__(self, url: str) -> None:
         """Raises `NotAGateway` when `url` is not an http address."""
-        try:
-            parts = urlsplit(url if "//" in url else f"//{url}", scheme="http")
-            host, port = parts.hostname, parts.port
-        except ValueError:  # a port or an IPv6 address that is none
-            host, port = None, None
-        if not host or parts.scheme != "http":
-            raise NotAGateway(f"found {url!r}, expected an address such as {DEFAULT_URL}")
-        self.url: Final = f"http://{parts.netloc}"
-        self._connection: Final = http.client.HTTPConnection(host, port or 80, timeout=ANSWER_TIMEOUT_S)
+        self._connection, self.url = open_connection(url, timeout_s=ANSWER_TIMEOUT_S)
 
     def points(self, *, since: int = 0) -> Points:
         """`/v1/points`; raises `LinkError`, `NotAGateway`."""

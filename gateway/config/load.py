@@ -127,6 +127,7 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
     publish = rules.publish(root.items.get("publish"))
     commands = rules.commands(root.items.get("commands"))
     expose = Exposures(devices=specs, links=links, kinds=kinds, faults=faults).build(root.items.get("expose"))
+    rules.history(None if journal is None else journal.history, root.items.get("journal"))
     if gateway is None or http is None or journal is None or faults:
         return None
     return Site(

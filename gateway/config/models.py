@@ -136,6 +136,14 @@ class JournalSection(Model):
         description="What to do when the disk cannot be written: stop, or deliver live values "
         "without keeping them.",
     )
+    history: HistorySection | None = Field(
+        None, description="What of the past is kept for `gateway history`. Default: nothing."
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        if self.history is not None:
+            found = self.history.problems()
+            yield from (Problem(("history", *p.path), p.found, p.expected) for p in found)
 
 
 class ScanSection(Model):
@@ -444,6 +452,37 @@ class Report(Model):
             yield Problem(("heartbeat",), "heartbeat with on: scan", "no heartbeat, as every scan is sent")
         if 0 < self.heartbeat_ns < self.min_ns:
             yield Problem(("heartbeat",), "heartbeat shorter than min", "min at or below heartbeat")
+
+
+class HistorySection(Model):
+    """What of the past is kept, and how long, after everything was delivered."""
+
+    match: Patterns = Field(
+        ("*/*",), description="Patterns over device/tag, as in `publish`: which tags have a history."
+    )
+    keep_ns: Annotated[int, Duration("1m")] = Field(
+        "30d",
+        validate_default=True,
+        alias="keep",
+        description="How long, in running time: no clock step and no time switched off deletes anything.",
+    )
+    max_bytes: Annotated[int, Size("10MB")] = Field(
+        "4GB",
+        validate_default=True,
+        alias="max",
+        description="Most disk space, what is still to be delivered included; that goes first.",
+    )
+    report: Report = Field(
+        default_factory=defaults(Report),
+        description="What of the scans is recorded. What a `publish` rule records as fine is not "
+        "recorded again.",
+    )
+
+    def problems(self) -> Iterable[Problem]:
+        yield from (Problem(("report", *p.path), p.found, p.expected) for p in self.report.problems())
+
+
+JournalSection.model_rebuild()  # it stands above what it is made of, as users write it
 
 
 class Replay(Model):

@@ -7,11 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from gateway.config.faults import Collector, locate, validate
-from gateway.config.models import PLACEHOLDERS, Commands, Publish
+from gateway.config.models import PLACEHOLDERS, Commands, HistorySection, Publish
 from gateway.config.pattern import glob
 from gateway.config.scalars import choice, clip, did_you_mean, one_of, shown
 from gateway.config.site import CommandRule, DeviceSpec, PublishRule, UplinkSpec
-from gateway.config.tree import Node, Place, Sequence, plain
+from gateway.config.tree import Mapping, Node, Place, Sequence, plain
 from gateway.core.errors import PathPart
 
 TOPIC_BYTES_MAX: Final = 65_535  # MQTT 5.0 §1.5.4: the length of a string is two bytes
@@ -101,6 +101,12 @@ class Rules:
                     self._fault(node, ("match",), found, "a pattern that matches a tag with write:")
             rules.append(CommandRule(index=index, uplink=model.uplink, model=model, path=("commands", index)))
         return tuple(rules)
+
+    def history(self, model: HistorySection | None, journal: Node | None) -> None:
+        """That the patterns of `journal: history` match something; nothing written is everything there is."""
+        node = journal.items.get("history") if isinstance(journal, Mapping) else None
+        if model is not None and isinstance(node, Mapping) and "match" in node.items:
+            self._patterns(node, model.match)
 
     def _common(self, node: Node, model: Publish | Commands, *, keys: Iterable[str]) -> bool:
         """Uplink, patterns and placeholders; whether the topics can be looked at."""

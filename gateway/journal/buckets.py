@@ -96,7 +96,7 @@ class Track:
         if held is not None and is_late(held, sample):
             self._count(sample)
             return
-        if held is not None:
+        if held is not None and not sample.missing:  # else something else held in between, nobody knows what
             self._hold(held, self._end(held, sample))
         self._count(sample)
         self.held = sample

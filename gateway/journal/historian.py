@@ -16,7 +16,7 @@ from gateway.disk.segment import Segment
 from gateway.journal.buckets import Bucket, Spans, Track, is_late
 from gateway.journal.codec import Layouts
 from gateway.journal.distinct import Distinct
-from gateway.journal.lane_scan import HistoryLane, LaneScan, Part, Wanted
+from gateway.journal.lane_scan import HistoryLane, LaneScan, Part, SegmentGone, Wanted
 from gateway.journal.parts import Known, before, merged_runs, off_gaps, spanning, touching
 from gateway.journal.places import Places, Run
 from gateway.journal.samples import Gap, Key, Sample
@@ -24,6 +24,7 @@ from gateway.journal.samples import Gap, Key, Sample
 LIMIT_MAX: Final = 10_000  # rows of one page
 PAGE_BYTES_MAX: Final = 32 << 20  # read for one page of raw values; with fewer rows it ends there
 LOOK_BACK_BYTES_MAX: Final = 64 << 20  # read to find what held at the beginning; beyond it, that is not known
+TRIES_MAX: Final = 5  # of one page, where segments are deleted or rewritten meanwhile
 LAST_ROW: Final = 1 << 31  # above every row of a record
 NOTHING: Final[Key] = (0, 0, -2)  # below everything
 
@@ -86,12 +87,14 @@ class Historian:
         return self._guarded(question, now)
 
     def _guarded(self, question: Question, now: Now) -> Pages:
+        work = self._values if question.every_ns is None else self._buckets
         try:
-            if question.every_ns is None:
-                return (yield from self._values(question, now))
-            return (yield from self._buckets(question, now))
+            for _ in range(TRIES_MAX):
+                with contextlib.suppress(SegmentGone):
+                    return (yield from work(question, now))
         except OSError as error:
             raise StorageError(f"{error.filename or 'history'}: cannot read: {error.strerror}") from error
+        raise HistoryError("the journal changes faster than it can be read: ask again, or for less")
 
     def _scan(self, lane: HistoryLane, question: Question) -> LaneScan:
         return LaneScan(

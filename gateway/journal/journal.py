@@ -277,7 +277,10 @@ class Journal:
     def historian(self) -> Historian:
         """Answers about the past, for one worker thread."""
         return Historian(
-            [HistoryLane(lane.priority.name.lower(), lane.log, lane.places) for lane in self._each_lane],
+            [
+                HistoryLane(lane.priority.name.lower(), lane.log, lane.places, self._boots)
+                for lane in self._each_lane
+            ],
             filesystem=self._filesystem,
             report=self._report,
         )

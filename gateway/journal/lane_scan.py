@@ -13,12 +13,14 @@ from gateway.disk.filesystem import File, FileSystem
 from gateway.disk.record import Damage, Entry, Position
 from gateway.disk.segment import HEADER_BYTES, Scanner, Segment
 from gateway.journal import codec
+from gateway.journal.boots import Boots
 from gateway.journal.codec import Layouts, RecordType
 from gateway.journal.placed import LanePlaces
-from gateway.journal.places import Chunk, Places, defined_at
+from gateway.journal.places import Chunk, Places, defined_at, entry_at
 from gateway.journal.samples import Gap, Sample, Why
 
 READ_BYTES: Final = 1 << 18  # between two pauses
+LAST_READ_BYTES: Final = 1 << 15  # where a part ends about here
 
 Wanted: TypeAlias = Callable[[str, str], bool]
 """Whether (device, tag) is asked for."""
@@ -41,6 +43,7 @@ class HistoryLane(msgspec.Struct, frozen=True):
     name: str
     log: Log
     places: LanePlaces
+    boots: Boots | None = None  # to date what was recorded while our clock was not synchronised
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -58,9 +61,19 @@ class Part(msgspec.Struct, frozen=True):
 
     @property
     def limit(self) -> int:
-        """The offset where it ends."""
+        """About the offset where it ends, never behind it."""
         chunks, committed = self.places.chunks, self.segment.committed
         return min(chunks[self.last].offset, committed) if self.last < len(chunks) else committed
+
+    @property
+    def upto(self) -> Position:
+        """The last position that can be in it."""
+        chunks = self.places.chunks
+        return chunks[self.last].after if self.last < len(chunks) else (1 << 32, 0)
+
+
+class SegmentGone(Exception):
+    """It was deleted, or rewritten, since it was known: ask again for what there is now."""
 
 
 class LaneScan:
@@ -91,10 +104,8 @@ class LaneScan:
         self._broken: tuple[int, int] | None = None  # position before damage whose end is not seen yet
 
     def names(self, segment: Segment, places: Places) -> set[str]:
-        """The wanted points that are defined in a segment."""
+        """The wanted points that are defined in a segment. Raises `SegmentGone`."""
         file = self._open(segment)
-        if file is None:
-            return set()
         try:
             self._picks = {}
             for layout_id, _ in places.layouts:
@@ -106,25 +117,26 @@ class LaneScan:
             file.close()
 
     def read(self, part: Part) -> Iterator[list[Sample] | Gap | None]:
-        """The wanted values of each record, gaps, and pauses."""
-        segment, limit = part.segment, part.limit
+        """The wanted values of each record, gaps, and pauses. Raises `SegmentGone`."""
+        segment = part.segment
         file = self._open(segment)
-        if file is None:  # retention took it since the question was asked
-            return
         try:
             self._picks = {}
-            chunk = part.chunk
-            offset, after = (HEADER_BYTES, segment.after) if not part.first else (chunk.offset, chunk.after)
-            scanner = Scanner(file, name=segment.name, salt=segment.salt, after=after, offset=offset)
-            while scanner.offset < limit:
+            scanner = self._scanner(file, part)
+            while scanner.offset < segment.committed:
                 start = scanner.offset
-                for entry in scanner.read(limit, READ_BYTES):
+                size = min(READ_BYTES, max(part.limit - start, LAST_READ_BYTES))
+                for entry in scanner.read(segment.committed, size):
+                    if entry.stream and entry.position > part.upto:
+                        return  # only now is it sure: what is packed together begins at one place
+                    if entry.stream and entry.position <= part.chunk.after:
+                        continue
                     if (gap := self._mend(entry)) is not None:
                         yield gap
                     if (found := self._take(file, entry, part)) is not None:
                         yield found
                 for damage in scanner.damage:
-                    self._damaged(damage)
+                    self._damaged(damage, part)
                 scanner.damage.clear()
                 self.bytes_read += scanner.offset - start
                 self.position = max(self.position, scanner.after)
@@ -132,15 +144,23 @@ class LaneScan:
         finally:
             file.close()
 
+    @staticmethod
+    def _scanner(file: File, part: Part) -> Scanner:
+        segment, offset = part.segment, part.chunk.offset
+        known = entry_at(file, offset, segment.salt) if part.first else None
+        if known is None or known.position < segment.after:  # nothing sound there: from the start
+            offset = HEADER_BYTES
+        return Scanner(file, name=segment.name, salt=segment.salt, after=segment.after, offset=offset)
+
     def end(self, at_ns: int) -> Gap | None:
         """Nothing more is read: the gap whose end was not seen reaches to `at_ns`."""
         return self._gap(at_ns) if self._broken is not None else None
 
-    def _open(self, segment: Segment) -> File | None:
+    def _open(self, segment: Segment) -> File:
         try:
             return self._filesystem.open_read(segment.path)
         except FileNotFoundError:
-            return None
+            raise SegmentGone(segment.name) from None
 
     def _take(self, file: File, entry: Entry, part: Part) -> list[Sample] | None:
         if entry.time_ns:
@@ -155,16 +175,19 @@ class LaneScan:
             self._look_up(file, part.segment, part.places, layout_id, before=entry.offset)
             known = self._picks.get(layout_id)
         if known is None:
-            self._unreadable(entry, part.segment, "the definition of its layout is damaged")
+            self._unreadable(entry, part, "the definition of its layout is damaged")
             return None
         layout, pick = known
         if not pick:
             return None
         try:
-            return samples(codec.decode_batch(entry, layout), pick)
+            batch = codec.decode_batch(entry, layout)
         except (msgspec.DecodeError, ValueError) as error:
-            self._unreadable(entry, part.segment, f"it cannot be decoded: {error}")
+            self._unreadable(entry, part, f"it cannot be decoded: {error}")
             return None
+        if batch.time_quality and self._lane.boots is not None:
+            self._lane.boots.date(batch)
+        return samples(batch, pick)
 
     def _look_up(
         self, file: File, segment: Segment, places: Places, layout_id: bytes, *, before: int
@@ -188,15 +211,19 @@ class LaneScan:
 
     # Damage
 
-    def _unreadable(self, entry: Entry, segment: Segment, reason: str) -> None:
+    def _unreadable(self, entry: Entry, part: Part, reason: str) -> None:
         epoch, seq = entry.position
         length = entry.end - entry.offset
-        self._damaged(Damage(segment.name, entry.offset, length, (epoch, seq - 1), (epoch, seq + 1), reason))
+        self._damaged(
+            Damage(part.segment.name, entry.offset, length, (epoch, seq - 1), (epoch, seq + 1), reason), part
+        )
 
-    def _damaged(self, damage: Damage) -> None:
-        self._report(damage.segment, damage)
+    def _damaged(self, damage: Damage, part: Part) -> None:
+        self._report(self._lane.name, damage)
+        if damage.before is not None and damage.before <= part.chunk.after:
+            return  # before what is asked for
         if self._broken is None:
-            self._broken = damage.after
+            self._broken = max(damage.after, part.chunk.after)
 
     def _mend(self, entry: Entry) -> Gap | None:
         """The first record behind damage says how long the gap is."""
@@ -219,7 +246,8 @@ def samples(batch: Batch, pick: Pick) -> list[Sample]:
         points = dict(pick)
         rows = [(row, points[column]) for row, column in enumerate(batch.columns) if column in points]
     values, quality, source = batch.values, batch.quality, batch.source_time_ns
-    time_quality, received_ns = batch.time_quality, batch.received_ns
+    time_quality, missing = batch.time_quality, batch.missing
+    received_ns = batch.received_ns if batch.dated_ns is None else batch.dated_ns
     found: list[Sample] = []
     for row, point in rows:
         time_ns = source[row] if isinstance(source, tuple) else source
@@ -234,6 +262,7 @@ def samples(batch: Batch, pick: Pick) -> list[Sample]:
                 value=values[row],
                 quality=quality[row] if isinstance(quality, tuple) else quality,
                 time_quality=time_quality[row] if isinstance(time_quality, tuple) else time_quality,
+                missing=missing[row] if isinstance(missing, tuple) else missing,
             )
         )
     return found

@@ -74,11 +74,15 @@ def merged_runs(every: Iterable[Known]) -> dict[int, Run]:
 
 
 def off_gaps(runs: Mapping[int, Run]) -> list[Gap]:
-    """The times between the runs; one over which the clock was set back has no length that is known."""
-    ordered = list(runs.values())
+    """The times between the runs; one over which the clock was set back is as long as nobody knows."""
     return [
-        Gap(key=(new.epoch, 0, 0), from_ns=min(old.last_ns, new.first_ns), to_ns=new.first_ns, why=Why.OFF)
-        for old, new in itertools.pairwise(ordered)
+        Gap(
+            key=(new.epoch, 0, 0),
+            from_ns=old.last_ns,
+            to_ns=max(old.last_ns, new.first_ns),
+            why=Why.OFF,
+        )
+        for old, new in itertools.pairwise(runs.values())
     ]
 
 

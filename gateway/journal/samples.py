@@ -29,11 +29,12 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     point: Point
     time_ns: int
     is_device_time: bool
-    received_ns: int
+    received_ns: int  # dated later where our clock was not to be trusted then and has been since
     monotonic_ns: int  # 0: not known
     value: Value
     quality: Quality
     time_quality: Quality
+    missing: int = 0  # values of the point that were taken out right before it, to save room
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -15,6 +15,7 @@ from gateway.config.models import (
     Commands,
     Demote,
     GatewaySection,
+    HistorySection,
     HttpSection,
     JournalSection,
     Publish,
@@ -27,7 +28,8 @@ from gateway.uplink.mqtt.config import Backoff, MqttUplink
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS = (
-    Backoff, Beat, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HttpSection, JournalSection,
+    Backoff, Beat, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HistorySection, HttpSection,
+    JournalSection,
     ModbusDevice,
     ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, Rs485Mode,
     ScanSection, Watch,

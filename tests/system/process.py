@@ -660,11 +660,16 @@ class Gateway:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log}") from None
 
-    def get(self, path: str) -> Answer:
-        """GET from its HTTP service."""
+    @property
+    def http(self) -> tuple[str, int]:
+        """Where its HTTP service listens."""
         found = re.search(r"HTTP service listens.*?(127\.0\.0\.1):(\d+)", self.log)
         assert found is not None, f"no HTTP service\n{self.log}"
-        link = http.client.HTTPConnection(found[1], int(found[2]), timeout=READY_S)
+        return found[1], int(found[2])
+
+    def get(self, path: str) -> Answer:
+        """GET from its HTTP service."""
+        link = http.client.HTTPConnection(*self.http, timeout=READY_S)
         try:
             link.request("GET", path)
             reply = link.getresponse()
