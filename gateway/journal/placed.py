@@ -47,8 +47,10 @@ class LanePlaces:
         return None if book is None else book.places()
 
     def drop(self, segment: Segment) -> None:
-        """Its footer says it all, or it is gone."""
+        """Its footer says it all, or it is gone: what was decoded of it goes too."""
         self._books.pop(segment.index, None)
+        with self._lock:
+            self._decoded.pop((segment.index, segment.salt), None)
 
     def of(self, segment: Segment) -> Places | None:
         """None for a segment of an older version: it must be read."""

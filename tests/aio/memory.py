@@ -64,6 +64,8 @@ class Wire(asyncio.Transport):
         return self._is_closing
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.closed_by == "reset":  # `connection_lost` is on its way: asyncio drops what comes before it
+            return
         assert not self._is_closing, "written to a closing transport"
         if self.is_stalled:
             self._waiting += data

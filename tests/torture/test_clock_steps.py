@@ -16,11 +16,12 @@ BEFORE_S, AFTER_S = 120, 300
 
 
 @pytest.mark.parametrize("is_away", [False, True], ids=["delivering", "with a backlog"])
+@pytest.mark.parametrize("unsynchronised", ["mark", "trust"])
 @pytest.mark.parametrize("step", ["a day ahead", "a day back", "1970"])
 def test_a_step_of_the_wall_clock_closes_nothing_deletes_nothing_and_hurries_nobody(
-    step: str, is_away: bool, tmp_path: Path
+    step: str, unsynchronised: str, is_away: bool, tmp_path: Path
 ) -> None:
-    site = VirtualSite(tmp_path)
+    site = VirtualSite(tmp_path, unsynchronised=unsynchronised)
     plant, subscriber, clock = site.plant, site.subscriber, site.clock
 
     async def main() -> None:
@@ -34,6 +35,9 @@ def test_a_step_of_the_wall_clock_closes_nothing_deletes_nothing_and_hurries_nob
             wall_ns = clock.wall_ns()
             to_ns = {"a day ahead": wall_ns + DAY_NS, "a day back": wall_ns - DAY_NS, "1970": 1000 * S}[step]
             clock.set_wall_ns(to_ns)
+            clock.synchronised = (
+                False  # so the kernel says after a step, until the time server is heard again
+            )
             await asyncio.sleep(AFTER_S)
             if is_away:
                 assert subscriber.values == 2 * 10 or subscriber.values < 2 * 13
@@ -61,9 +65,14 @@ def test_a_step_of_the_wall_clock_closes_nothing_deletes_nothing_and_hurries_nob
     assert len(counts) >= 2 * (BEFORE_S + AFTER_S)
     for own in (counts[0::2], counts[1::2]):
         assert own == list(range(own[0], own[0] + len(own))), "one is missing, twice or out of order"
-    # times are what the clock said, and jump once
+    # times are what the clock said, say what they are worth, and jump once
     times_ms = [row["t"] for row in subscriber.rows]
     jumps = [n for n in range(2, len(times_ms)) if abs(times_ms[n] - times_ms[n - 2] - 1000) > 100]
     assert len(jumps) == 2, "each device once"
-    assert {row["ts"] for row in subscriber.rows} == {"gateway"}
+    before, after = subscriber.rows[: jumps[0]], subscriber.rows[jumps[0] :]
+    is_marked = unsynchronised == "mark"
+    # what waited in the journal is dated by the running time of a boot whose clock was right once: no jump
+    dated = {"gateway-dated"} if is_marked and is_away else set()
+    assert {row["ts"] for row in before} == {"gateway"} | dated
+    assert {row["ts"] for row in after} == ({"gateway-unsynchronised"} if is_marked else {"gateway"})
     assert not subscriber.known.gaps("gw")

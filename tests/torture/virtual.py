@@ -19,6 +19,7 @@ from unittest.mock import patch
 import msgspec
 
 from examples.deduplicate import Deduplicator
+from gateway.aio.threads import Worker
 from gateway.app.kinds import kinds
 from gateway.app.runtime import Gateway
 from gateway.config.load import load
@@ -99,6 +100,9 @@ class LoopJournal(Journal):
         if any(lane.log.waiting_bytes() for lane in self._each_lane):
             self._commit_soon(self._commit_s)
 
+    def ask(self) -> None:
+        """The loop, which asks, is who would answer."""
+
     def close(self) -> None:
         if self._commit_timer is not None:
             self._commit_timer.cancel()
@@ -114,11 +118,8 @@ class LoopJournal(Journal):
             self._commit_soon(self._retry_s)
 
 
-class LoopWorker:
-    """`gateway.aio.threads.Worker` without its thread."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
+class LoopWorker(Worker):
+    """Without its thread."""
 
     async def run(self, work: Callable[[], T]) -> T:
         await asyncio.sleep(0)
@@ -134,9 +135,6 @@ class LoopWorker:
             loop.call_soon(failed, error)
         else:
             loop.call_soon(done, result)
-
-    def close(self) -> None:
-        """Nothing is under way."""
 
 
 class Subscriber:
@@ -246,7 +244,7 @@ SITE: Final = """\
 version: 1
 gateway: {{name: {name}}}
 http: {{listen: "127.0.0.1:8080"}}
-journal: {{commit: 20ms}}
+journal: {{commit: 20ms, unsynchronised: {unsynchronised}}}
 links:
   plc: {{driver: modbus, host: "127.0.0.1:{plant}"}}
 scan: {{slow: {scan}}}
@@ -272,7 +270,15 @@ publish:
 class VirtualSite:
     """A gateway between a plant of some units and a subscriber."""
 
-    def __init__(self, folder: Path, *, units: int = 2, scan: str = "1s", keep: str = "1h") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        units: int = 2,
+        scan: str = "1s",
+        keep: str = "1h",
+        unsynchronised: str = "mark",
+    ) -> None:
         self.state = folder / "state"
         self.config = folder / "config"
         self.config.mkdir(parents=True)
@@ -280,7 +286,13 @@ class VirtualSite:
             f"  d{unit}: {{link: plc, unit: {unit}, use: meter}}" for unit in range(1, units + 1)
         )
         text = SITE.format(
-            name=GATEWAY, plant=PLANT_PORT, broker=BROKER_PORT, scan=scan, devices=devices, keep=keep
+            name=GATEWAY,
+            plant=PLANT_PORT,
+            broker=BROKER_PORT,
+            scan=scan,
+            devices=devices,
+            keep=keep,
+            unsynchronised=unsynchronised,
         )
         (self.config / "gateway.yaml").write_text(text)
         self.plant = CountingPlc(*range(1, units + 1))
