@@ -1,8 +1,8 @@
 """The loopback HTTP service of a running gateway: health, metrics, points, status, history, frames of links.
 
 h11 parses; this shell moves bytes, keeps time and enforces limits. It changes nothing of the plant. It makes
-no tasks: a request is answered in the callback that completed it, or, where a disk must be read for it, in
-the callback that says that it was.
+no tasks: a request is answered in the callback that completed it, or, where a disk must be read for it or the
+answer is long work for a thread, in the callback that says that it was.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 import msgspec
 
+from gateway.aio.threads import Worker
 from gateway.api.history import HistorySource, QuestionError, answer_of, question_of
 from gateway.api.http_frames import BadQuestion, frames, link_of
 from gateway.api.metrics import Exposition
@@ -90,7 +91,8 @@ def refusal(code: int, error: str, *headers: tuple[str, str]) -> Response:
 class Routes:
     """Path → answer, from one source."""
 
-    def __init__(self, source: StatusSource, history: HistorySource | None = None) -> None:
+    def __init__(self, source: StatusSource, history: HistorySource | None = None, *, worker: Worker) -> None:
+        self._worker: Final = worker
         self._source: Final = source
         self._history_source: Final = history
         self._exposition: Final = Exposition(source)
@@ -139,7 +141,7 @@ class Routes:
         body, content_type = self._exposition.write(accept)
         return Response(200, body, content_type)
 
-    def _points(self, query: str, _accept: str) -> Response:
+    def _points(self, query: str, _accept: str) -> Response | Pending:
         fields = parse_qs(query, keep_blank_values=True)
         unknown = sorted(set(fields) - {"since"})
         if unknown:
@@ -149,7 +151,17 @@ class Routes:
             return refusal(
                 400, f"since: found {text!r}, expected the counter of an earlier answer, a whole number"
             )
-        return Response(200, msgspec.json.encode(self._source.points(int(text))))
+        made = self._source.points(int(text))
+        pending = Pending()
+
+        def failed(error: BaseException) -> None:
+            _log.error("cannot answer a request", extra={"path": "/v1/points"}, exc_info=error)
+            pending.answer(refusal(500, "/v1/points failed; the log of the gateway has the details"))
+
+        self._worker.submit(
+            lambda: Response(200, msgspec.json.encode(made())), done=pending.answer, failed=failed
+        )
+        return pending
 
     def _frames(self, method: bytes, link: str, query: str, *, is_local: bool) -> Response:
         if not is_local:
@@ -195,7 +207,8 @@ class HttpServer:
     def __init__(
         self, source: StatusSource, *, host: str, port: int, history: HistorySource | None = None
     ) -> None:
-        self._routes: Final = Routes(source, history)
+        self._worker: Final = Worker("http")
+        self._routes: Final = Routes(source, history, worker=self._worker)
         self._host: Final = host
         self._port: Final = port
         self._server: asyncio.Server | None = None
@@ -204,7 +217,10 @@ class HttpServer:
 
     def levels(self) -> tuple[Level, ...]:
         """What is bounded here."""
-        return (CONNECTIONS.at(len(self._connections), CONNECTIONS_MAX, self.refused_total),)
+        return (
+            CONNECTIONS.at(len(self._connections), CONNECTIONS_MAX, self.refused_total),
+            self._worker.level(CONNECTIONS_MAX),
+        )
 
     @property
     def address(self) -> tuple[str, int]:
@@ -233,6 +249,7 @@ class HttpServer:
         except TimeoutError:
             for connection in tuple(self._connections):
                 connection.abort()
+        self._worker.close()
         self._server = None
 
     def _accept(self) -> _Connection:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
 import msgspec
@@ -243,8 +244,11 @@ class StatusSource(Protocol):
         """Everything at a glance."""
         ...
 
-    def points(self, since: int) -> Points:
-        """Points whose `changed` is above `since`, in the order of the configuration; 0 gives all."""
+    def points(self, since: int) -> Callable[[], Points]:
+        """Points whose `changed` is above `since`, in the order of the configuration; 0 gives all.
+
+        As of now; the answer is made by what is returned, on another thread, one after the other.
+        """
         ...
 
     def frames(self, link: str, since: int) -> Frames | None:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
 from gateway.aio.endpoint import LinkState
 from gateway.api import source as api
-from gateway.api.source import Family, Health, Sample, point_view, rfc3339
+from gateway.api.source import Family, Health, Sample, rfc3339
 from gateway.app.history import history_status
 from gateway.app.levels import families_of, levels_of
 from gateway.app.logs import fields_of
+from gateway.app.point_board import PointBoard
 from gateway.app.wires import Wires
 from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
 from gateway.core.command import Outcome
-from gateway.core.point import Value
-from gateway.core.quality import BAD, LEVEL_MASK, STALE, UNCERTAIN, Quality, is_bad, worst
 from gateway.disk.writer import State
-from gateway.flow.image import Reading
 from gateway.uplink.mqtt.uplink import MqttUplink
 
 if TYPE_CHECKING:
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 NOTICES_MAX: Final = 10
 NOTICE_CHARACTERS_MAX: Final = 400
-STALE_PERIODS: Final = 3  # a value not read for so many periods of its scan …
-STALE_GRACE_NS: Final = 10_000_000_000  # … and this besides is shown as stale
 RATE_SAMPLES: Final = 5  # seconds over which rates are measured
 
 
@@ -85,8 +81,7 @@ class Status:
         self._started_ns = clock.wall_ns()
         self._started_monotonic_ns = clock.monotonic_ns()
         self._since: dict[str, tuple[str, int]] = {}  # link or uplink → (state, when it entered it)
-        self._seen: dict[str, tuple[Value, Quality, int]] = {}  # point → value, quality, change counter
-        self._counter = 0
+        self._board = PointBoard(site.scans, clock=clock)
         self._wires = Wires(gateway, clock=clock)
         try:
             self._version = version("edge-gateway")
@@ -96,7 +91,7 @@ class Status:
     def set_site(self, site: Site) -> None:
         """A configuration was taken over."""
         self._site = site
-        self._seen = {}
+        self._board.set_scans(site.scans)
 
     def sample(self) -> None:
         """Once a second: for rates."""
@@ -160,27 +155,9 @@ class Status:
             notices=tuple(self._notices.last),
         )
 
-    def points(self, since: int) -> api.Points:
+    def points(self, since: int) -> Callable[[], api.Points]:
         """Changes are found by comparing with what was shown last: nothing is done while nobody looks."""
-        self._note_changes()
-        monotonic_ns = self._clock.monotonic_ns()
-        views: list[api.PointView] = []
-        for reading in self._gateway.hub.image.readings():
-            _value, quality, changed = self._seen[reading.point.name]
-            if changed > since:
-                never = not reading.received_ns
-                views.append(
-                    point_view(
-                        reading.point,
-                        reading.value,
-                        quality,
-                        source_time_ns=reading.source_time_ns,
-                        received_ns=None if never else reading.received_ns,
-                        age_s=None if never else (monotonic_ns - reading.monotonic_ns) / 1e9,
-                        changed=changed,
-                    )
-                )
-        return api.Points(epoch=self._gateway.store.epoch, counter=self._counter, points=views)
+        return self._board.points(since, self._gateway.hub.image.views(), epoch=self._gateway.store.epoch)
 
     def frames(self, link: str, since: int) -> api.Frames | None:
         """What went over a link while somebody looked."""
@@ -196,33 +173,8 @@ class Status:
 
     # Parts
 
-    def _note_changes(self) -> None:
-        counter = self._counter + 1
-        seen = self._seen
-        now_ns = self._clock.monotonic_ns()
-        for reading in self._gateway.hub.image.readings():
-            name, quality = reading.point.name, self._quality(reading, now_ns)
-            before = seen.get(name)
-            if before is None or before[0] != reading.value or before[1] != quality:
-                seen[name] = (reading.value, quality, counter)
-                self._counter = counter
-
-    def _quality(self, reading: Reading, now_ns: int) -> Quality:
-        """As it was read; stale where that was long ago: storage pushed back, or the wire is overloaded."""
-        scan = self._site.scans.get(reading.scan)
-        if scan is None or not reading.received_ns or is_bad(reading.quality):
-            return reading.quality
-        if now_ns - reading.monotonic_ns <= STALE_PERIODS * scan.every_ns + STALE_GRACE_NS:
-            return reading.quality
-        return worst(reading.quality, UNCERTAIN | STALE)
-
     def _point_counts(self) -> api.PointCounts:
-        now_ns = self._clock.monotonic_ns()
-        readings = self._gateway.hub.image.readings()
-        levels = [self._quality(reading, now_ns) & LEVEL_MASK for reading in readings]
-        uncertain = levels.count(UNCERTAIN)
-        bad = sum(1 for level in levels if level & BAD)
-        return api.PointCounts(good=len(levels) - uncertain - bad, uncertain=uncertain, bad=bad)
+        return self._board.counts(self._gateway.hub.image.views())
 
     def _entered(self, name: str, state: str) -> str:
         known = self._since.get(name)

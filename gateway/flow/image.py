@@ -25,6 +25,22 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     change: int  # of the image, when this reading's layout was last updated
 
 
+class View(msgspec.Struct, frozen=True, gc=False):
+    """One layout as it was at one moment: columns, or one thing for all of it. May be read by any thread."""
+
+    layout: Layout
+    values: tuple[Value, ...]
+    quality: Quality | tuple[Quality, ...]
+    source_ns: int | tuple[int | None, ...] | None
+    received_ns: int | tuple[int, ...]
+    monotonic_ns: int | tuple[int, ...]
+    change: int
+
+    def readings(self) -> Iterator[Reading]:
+        """Of each of its points."""
+        return (_reading(self, column) for column in range(len(self.layout)))
+
+
 class _Slot:
     """One layout: a whole scan is one reference, a partial batch is merged into columns."""
 
@@ -39,6 +55,18 @@ class _Slot:
         self.received_ns: int | list[int] = 0
         self.monotonic_ns: int | list[int] = 0
         self.change = 0
+
+    def view(self) -> View:
+        received, monotonic = self.received_ns, self.monotonic_ns
+        return View(
+            self.layout,
+            self.values,
+            self.quality,
+            self.source_ns,
+            tuple(received) if isinstance(received, list) else received,
+            tuple(monotonic) if isinstance(monotonic, list) else monotonic,
+            self.change,
+        )
 
 
 class Image:
@@ -87,6 +115,10 @@ class Image:
         where = self._where.get((device, tag))
         return None if where is None else where[0].points[where[1]]
 
+    def views(self) -> list[View]:
+        """Everything as it is now. Costs a step for each layout, not for each point."""
+        return [slot.view() for slot in self._slots.values()]
+
     def readings(self, *, since: int = 0) -> Iterator[Reading]:
         """Every point of the layouts that were updated after change number `since`; all for 0."""
         for slot in self._slots.values():
@@ -114,15 +146,15 @@ def _merge(slot: _Slot, batch: Batch, columns: tuple[int, ...]) -> None:
     slot.received_ns, slot.monotonic_ns = received, monotonic
 
 
-def _reading(slot: _Slot, column: int) -> Reading:
+def _reading(slot: _Slot | View, column: int) -> Reading:
     quality, source = slot.quality, slot.source_ns
     received, monotonic = slot.received_ns, slot.monotonic_ns
     return Reading(
         point=slot.layout.points[column],
         value=slot.values[column],
         quality=quality[column] if isinstance(quality, tuple) else quality,
-        received_ns=received[column] if isinstance(received, list) else received,
-        monotonic_ns=monotonic[column] if isinstance(monotonic, list) else monotonic,
+        received_ns=received if isinstance(received, int) else received[column],
+        monotonic_ns=monotonic if isinstance(monotonic, int) else monotonic[column],
         source_time_ns=source[column] if isinstance(source, tuple) else source,
         scan=slot.layout.scan,
         change=slot.change,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+
 from gateway.api.source import (
     CommandCounts,
     DeviceStatus,
@@ -132,6 +135,8 @@ class FakeSource:
         self.is_ok = True
         self.point_list = plant_points()
         self.status_now = plant_status()
+        self.points_may_be_made = threading.Event()
+        self.points_may_be_made.set()
         self.asked_since: list[int] = []
         self.fault: Exception | None = None
         self.watched = {"plc": 0}  # links → for how long frames are kept, in ns
@@ -146,13 +151,17 @@ class FakeSource:
             raise self.fault
         return self.status_now
 
-    def points(self, since: int) -> Points:
+    def points(self, since: int) -> Callable[[], Points]:
         self.asked_since.append(since)
-        return Points(
-            epoch=3,
-            counter=9,
-            points=[point for point in self.point_list if point.changed > since or since == 0],
-        )
+
+        def make() -> Points:
+            self.points_may_be_made.wait(10)
+            if self.fault is not None:
+                raise self.fault
+            found = [point for point in self.point_list if point.changed > since or since == 0]
+            return Points(epoch=3, counter=9, points=found)
+
+        return make
 
     def frames(self, link: str, since: int) -> Frames | None:
         if link not in self.watched:

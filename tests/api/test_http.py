@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.aio.threads import Worker
 from gateway.api import http
 from gateway.api.http import HttpServer
 from gateway.api.source import Points, Status
@@ -360,7 +361,8 @@ PIECES = [b"GET ", b"/healthz", b" HTTP/1.1", b"\r\n", b"Host: ", b"localhost", 
 )
 def test_any_bytes_get_answers_or_a_close_and_nothing_else(data: bytes, cut: int) -> None:
     async def main() -> None:
-        routes, wire = http.Routes(FakeSource()), _Wire()
+        worker = Worker("http")
+        routes, wire = http.Routes(FakeSource(), worker=worker), _Wire()
         connection = http._Connection(routes, set(), is_full=False, is_loopback=True)
         connection.connection_made(wire)  # type: ignore[arg-type]  # only what is used
         for start in range(0, len(data), cut):
@@ -368,8 +370,57 @@ def test_any_bytes_get_answers_or_a_close_and_nothing_else(data: bytes, cut: int
                 connection.data_received(data[start : start + cut])
         assert not wire.written or wire.written.startswith(b"HTTP/1.1 ")
         connection.connection_lost(None)
+        worker.close()
 
     asyncio.run(main())
+
+
+async def until(true: Callable[[], bool]) -> None:
+    while not true():  # noqa: ASYNC110 - what is looked at has no event
+        await asyncio.sleep(0)
+
+
+def test_long_work_holds_up_only_its_own_connection() -> None:
+    async def scenario(server: HttpServer, source: FakeSource) -> None:
+        source.points_may_be_made.clear()
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(get("/v1/points") + get("/healthz"))  # and a request behind it
+        ((code, _, _),) = parse(await talk(server, get("/healthz", more="Connection: close\r\n")))
+        assert code == 200, "another one is answered meanwhile"
+        assert len(source.asked_since) == 1
+        writer.write_eof()  # the answer comes all the same
+        source.points_may_be_made.set()
+        (first, second) = parse(await reader.read(), b"GET", b"GET")
+        assert b'"epoch":3' in first[2]
+        assert b'"ok":true' in second[2]
+        writer.close()
+
+    serve(scenario)
+
+
+def test_who_does_not_wait_for_long_work_leaves_nothing_behind() -> None:
+    async def scenario(server: HttpServer, source: FakeSource) -> None:
+        source.points_may_be_made.clear()
+        _reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(get("/v1/points"))
+        await until(lambda: bool(source.asked_since))
+        writer.transport.abort()
+        await until(lambda: not server._connections)
+        source.points_may_be_made.set()
+        ((code, _, _),) = parse(await talk(server, get("/v1/points", more="Connection: close\r\n")))
+        assert code == 200
+
+    serve(scenario)
+
+
+def test_a_fault_in_long_work_is_said() -> None:
+    async def scenario(server: HttpServer, source: FakeSource) -> None:
+        source.fault = KeyError("points")
+        ((code, _, body),) = parse(await talk(server, get("/v1/points", more="Connection: close\r\n")))
+        assert code == 500
+        assert b"/v1/points failed" in body
+
+    serve(scenario)
 
 
 def test_the_fake_is_what_the_protocol_asks_for() -> None:
@@ -380,7 +431,7 @@ def test_the_fake_is_what_the_protocol_asks_for() -> None:
 
 
 def asked(source: FakeSource, method: bytes, target: str, *, is_local: bool = True) -> tuple[int, object]:
-    answer = http.Routes(source).answer(method, target.encode(), "", is_local=is_local)
+    answer = http.Routes(source, worker=Worker("http")).answer(method, target.encode(), "", is_local=is_local)
     return answer.code, json.loads(answer.body)
 
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from gateway.api.http import HttpServer
@@ -83,10 +84,9 @@ class StandIn:
     def health(self) -> Health:
         return Health(ok=True)
 
-    def points(self, since: int) -> Points:
-        return Points(
-            epoch=1, counter=self.seq, points=[point for point in self.view if point.changed > since]
-        )
+    def points(self, since: int) -> Callable[[], Points]:
+        found = [point for point in self.view if point.changed > since]
+        return lambda: Points(epoch=1, counter=self.seq, points=found)
 
     def status(self) -> Status:
         return Status(

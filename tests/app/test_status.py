@@ -59,7 +59,7 @@ class Plant:
             self.image.update(batch)
 
     def shown(self, since: int = 0) -> dict[str, tuple[object, str]]:
-        return {one.name: (one.value, one.quality) for one in self.status.points(since).points}
+        return {one.name: (one.value, one.quality) for one in self.status.points(since)().points}
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_value_not_read_for_long_is_stale_by_the_measure_of_its_own_scan(plant
     plant.read(7)
     plant.clock.now_ns += 13 * S
     assert plant.shown() == {"d/fast": (7, "good"), "d/slow": (7, "good")}
-    counter = plant.status.points(0).counter
+    counter = plant.status.points(0)().counter
     plant.clock.now_ns += S
     assert plant.shown(counter) == {"d/fast": (7, "uncertain/stale")}  # it changed, though nothing was read
     counts = plant.status._point_counts()

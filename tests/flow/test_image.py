@@ -18,6 +18,21 @@ def test_before_the_first_read_a_point_is_bad_and_has_no_value() -> None:
     assert (reading.value, q.describe(reading.quality), reading.received_ns) == (None, "bad/not-yet-read", 0)
 
 
+def test_a_view_stays_as_it_was() -> None:
+    where = layout()
+    image = Image([where])
+    image.update(Batch(layout=where, values=(1, 2, 3), received_ns=10, monotonic_ns=11))
+    event = Batch(layout=where, values=(9,), columns=(1,), received_ns=20, monotonic_ns=21, kind=Kind.EVENT)
+    image.update(event)
+    (view,) = image.views()
+    before = list(view.readings())
+    assert before == list(image.readings())
+    event = Batch(layout=where, values=(7,), columns=(0,), received_ns=30, monotonic_ns=31, kind=Kind.EVENT)
+    image.update(event)
+    image.update(Batch(layout=where, values=(4, 5, 6), received_ns=40, monotonic_ns=41))
+    assert list(view.readings()) == before
+
+
 def test_unknown_points_are_none() -> None:
     image = Image([layout()])
     assert image.find("d", "x") is None
