@@ -405,8 +405,8 @@ def test_who_does_not_wait_for_long_work_leaves_nothing_behind() -> None:
         writer.write(get("/v1/points"))
         await until(lambda: bool(source.asked_since))
         writer.transport.abort()
-        await until(lambda: not server._connections)
         source.points_may_be_made.set()
+        await until(lambda: not server._connections)
         ((code, _, _),) = parse(await talk(server, get("/v1/points", more="Connection: close\r\n")))
         assert code == 200
 
