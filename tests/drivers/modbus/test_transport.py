@@ -100,6 +100,7 @@ def test_a_write_to_unit_0_of_a_line_goes_to_all_and_nothing_is_read_from_it(por
 
     async def script(driver: ModbusDriver, last: Last) -> None:
         await until(lambda: driver.endpoint.state is LinkState.UP)
+        assert not list(driver.schedule.entries())  # nothing will ever be read
         result = await command(driver, "w", 7)
         assert (result.outcome.value, result.reason) == (
             "unknown",
