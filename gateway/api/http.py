@@ -307,9 +307,10 @@ class _Connection(asyncio.Protocol):
         self._work()
 
     def eof_received(self) -> bool:
-        self._http.receive_data(b"")
-        self._work()
-        return self._pending is not None  # half open until it is answered
+        if self._pending is None:  # else who does not wait for the answer is gone
+            self._http.receive_data(b"")
+            self._work()
+        return False
 
     def pause_writing(self) -> None:
         self._is_paused = True

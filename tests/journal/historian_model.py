@@ -90,6 +90,9 @@ class Past:
         source_ns: int | None = None,
         streams: str = "a",
         columns: tuple[int, ...] | None = None,
+        missing: int = 0,
+        time_quality: Quality = GOOD,
+        is_committed: bool = True,
     ) -> None:
         """One scan; each stream records it, history has it once."""
         bench = self.bench
@@ -98,7 +101,7 @@ class Past:
             batch = Batch(
                 layout=where, values=tuple(values), received_ns=self.clock.wall_ns(), quality=quality,
                 monotonic_ns=self.clock.monotonic_ns(), source_time_ns=source_ns, columns=columns,
-                epoch=bench.journal.epoch, seq=bench.seq,
+                epoch=bench.journal.epoch, seq=bench.seq, missing=missing, time_quality=time_quality,
             )  # fmt: skip
             bench.journal.append(batch, lane=WHERE[where], stream=stream)
             for row, column in enumerate(columns if columns is not None else range(len(where))):
@@ -110,14 +113,15 @@ class Past:
                 )  # fmt: skip
                 if not number:
                     self.samples.append(sample)
-        bench.journal.commit()
+        if is_committed:
+            bench.journal.commit()
 
     # Asking
 
     def historian(self) -> Historian:
         return Historian(
             [
-                HistoryLane(lane.priority.name.lower(), lane.log, lane.places)
+                HistoryLane(lane.priority.name.lower(), lane.log, lane.places, self.bench.journal._boots)
                 for lane in self.bench.journal._each_lane
             ],
             filesystem=self.disk,

@@ -8,13 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.quality import BAD, COMM_LOST, GOOD, UNCERTAIN
+from gateway.core.quality import BAD, CLOCK_NOT_SYNCHRONISED, COMM_LOST, GOOD, UNCERTAIN
+from gateway.disk.block import Compression
 from gateway.journal import historian, places
 from gateway.journal.buckets import Bucket
 from gateway.journal.historian import HistoryError, Pages, Question
 from gateway.journal.samples import Gap, Sample, Why
+from gateway.journal.settings import JournalSettings
 from tests.journal.historian_model import FAN, PUMP, Past, drive
-from tests.journal.support import SECOND_NS
+from tests.journal.support import SECOND_NS, N, everything
 
 S = SECOND_NS
 
@@ -258,6 +260,93 @@ def test_late_events_of_a_device_are_counted_where_they_happened() -> None:
     assert [(row.count, row.maximum, row.good) for row in rows if isinstance(row, Bucket)] == [
         (1, 9.0, 0.0), (1, 1.0, pytest.approx(40 / 60)),
     ]  # fmt: skip
+
+
+def test_values_taken_out_of_a_backlog_leave_a_hole_that_is_told() -> None:
+    past = Past()
+    begin = past.clock.wall_ns()
+    past.put(FAN, (1.0,))
+    past.wait(30 * S)
+    past.put(FAN, (2.0,), missing=7)
+    past.wait(30 * S)
+    rows = past.ask(from_ns=begin, to_ns=begin + 60 * S)
+    assert [row.missing for row in rows if isinstance(row, Sample)] == [0, 7]
+    [one] = past.ask(from_ns=begin, to_ns=begin + 60 * S, every_ns=60 * S)
+    assert isinstance(one, Bucket)
+    assert (one.count, one.good, one.mean) == (2, 0.5, 2.0)  # what held before the second is not known
+
+
+def test_what_was_recorded_before_the_clock_was_set_is_found_where_it_belongs() -> None:
+    past = Past()
+    true_ns = past.clock.wall_ns()
+    past.clock.now_wall_ns = 1000 * S  # no battery
+    past.clock.is_synchronised = lambda: False  # type: ignore[method-assign]  # for this test
+    past.put(FAN, (1.0,), time_quality=CLOCK_NOT_SYNCHRONISED)
+    past.wait(60 * S)
+    assert [row.time_ns for row in past.ask(from_ns=0, to_ns=2000 * S) if isinstance(row, Sample)] == [
+        1000 * S
+    ]
+    past.clock.now_wall_ns = true_ns + 60 * S
+    del past.clock.is_synchronised
+    past.bench.journal.maintain()
+    past.put(FAN, (2.0,))
+    past.wait(60 * S)
+    rows = past.ask(from_ns=true_ns, to_ns=true_ns + 120 * S)
+    assert [(row.value, row.time_ns - true_ns) for row in rows if isinstance(row, Sample)] == [
+        (1.0, 0), (2.0, 60 * S),
+    ]  # fmt: skip
+    assert [row for row in past.ask(from_ns=0, to_ns=2000 * S) if isinstance(row, Sample)] == []
+    means = [row.mean for row in past.ask(from_ns=true_ns, to_ns=true_ns + 120 * S, every_ns=60 * S)]  # type: ignore[union-attr]  # spans
+    assert means == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("compression", list(Compression))
+def test_packed_or_not_the_past_is_the_same(
+    compression: Compression, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tests.journal.historian_model.SETTINGS",
+        JournalSettings(segment_bytes=30_000, mark_ms=1000, compression=compression),
+    )
+    monkeypatch.setattr("gateway.disk.segment._PACKED_STEP_BYTES", 1)
+    past = Past()
+    begin = past.clock.wall_ns()
+    for number in range(60):  # many records in each commit, so that they are packed together
+        for more in range(20):
+            past.put(PUMP, (float(number * 20 + more), 0.0), is_committed=False)
+            past.wait(S // 20)
+        past.bench.journal.commit()
+    for low, high in ((0, 60), (7, 8), (31, 33), (59, 60)):
+        rows = past.ask(from_ns=begin + low * S, to_ns=begin + high * S, limit=17)
+        assert rows == past.values(begin + low * S, begin + high * S)
+    for row in past.ask(from_ns=begin + 20 * S, to_ns=begin + 40 * S, every_ns=S):
+        assert isinstance(row, Bucket)
+        assert row.count == 20
+        assert row.good == 1.0
+
+
+def test_segments_that_go_while_they_are_read_are_asked_for_again() -> None:
+    past = Past()
+    begin = past.clock.wall_ns()
+    for number in range(300):
+        past.put(PUMP, (float(number), 0.0))
+        past.wait(S)
+    question = Question(wanted=lambda _, tag: tag == "t0", from_ns=begin, to_ns=begin + 300 * S)
+    pages = past.historian().ask(question, past.now)
+    next(pages)
+    next(pages)
+    next(pages)
+    past.bench.journal._lanes[N].delete_passed(10)
+    past.bench.journal.commit()
+    values = [row.value for row in drive(pages).rows if isinstance(row, Sample)]
+    left = numbers_of(past)
+    assert values == left
+    assert 0 < len(left) < 300
+
+
+def numbers_of(past: Past) -> list[float]:
+    reader = past.bench.journal.reader(N, (0, 0))
+    return [record.batch.values[0] for record in everything(reader)]  # type: ignore[misc]  # floats
 
 
 @pytest.mark.parametrize(
