@@ -65,6 +65,10 @@ def _p99(figures: Figures) -> float | None:
     return (figures.latency_ms or {}).get("p99")
 
 
+def _extra(name: str) -> Callable[[Figures], float | None]:
+    return lambda figures: figures.extra.get(name)
+
+
 def _command_p99(figures: Figures) -> float | None:
     """Beyond one fdatasync, which the command's id needs before it is sent."""
     if not figures.command_ms:
@@ -90,6 +94,10 @@ RULES = (
     _Rule("RSS, 10,000 tags at 1 s", "10k tags 1s", _of("10k tags 1s", lambda row: row.rss_mb), 85.0, "MB"),
     _Rule("end to end p99, 10,000 tags at 1 s", "10k tags 1s", _of("10k tags 1s", _p99), 10.0, "ms"),
     _Rule("command to write p99, less one fdatasync", "commands", _of("commands", _command_p99), 5.0, "ms"),
+    _Rule("journal, groups of 20 in a row, vs bare disk", "journal",
+          _of("journal", _extra("ratio 20")), 1.3, "x"),
+    _Rule("replay, null uplink", "replay", _of("replay", _points), 500_000, "points/s", is_at_most=False),
+    _Rule("first live value with a backlog", "start-up", _of("start-up", _extra("first live s")), 2.0, "s"),
     _Rule("CPU per point, all change, vs raw path", "device all",
           _ratio("device all", "raw", _cpu), float("inf"), "x"),
 )  # fmt: skip
@@ -145,6 +153,10 @@ def table(rows: Rows, goals: list[Goal], *, failed: Mapping[str, str], machine: 
     for name, figures in rows.items():
         if figures.row == "plant":
             lines.append(f"{name}: {figures.note or 'ceiling of the load generator, read by C'}")
+            continue
+        lines += [f"{name}: {line}" for line in figures.lines]
+        if figures.lines:
+            lines += [f"{name}: wrong {figures.wrong}"] if figures.wrong else []
             continue
         checks = (
             f"wrong {figures.wrong}, null {figures.bad}, missing {figures.missing}, late {figures.late}, "

@@ -76,6 +76,8 @@ class Figures(msgspec.Struct, kw_only=True):
     refused: int = 0
     others: dict[str, float] = {}  # CPU of plant, broker and checker in percent of one core
     note: str = ""
+    extra: dict[str, float] = {}  # figures of single rows, for their goals
+    lines: list[str] = []  # and what they say in words
 
     def faults(self) -> list[str]:
         """What must be zero and is not."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench import durable
 from bench.features import features
 from bench.formula import Mode
 from bench.report import Goal, judge, table
@@ -57,6 +58,9 @@ def rows(programs: Programs, folder: Path, plan: Plan) -> dict[str, Callable[[],
             mode=Mode.ALL,
             commands=plan.commands,
         ),
+        "journal": lambda: durable.commits(folder, plan),
+        "replay": lambda: durable.replay(folder, plan),
+        "start-up": lambda: durable.start_up(programs, folder, plan),
     }
 
 

@@ -28,6 +28,8 @@ class SiteSpec(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 8  # requests per link
     is_spread: bool = False  # staggered over the period
     is_writable: bool = False  # one set-point per device, and the rule for its commands
+    buffer: str = ""  # of the rule, where its own would not do
+    journal_max: str = ""  # of the disk, likewise
 
 
 def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqtt_port: int) -> Path:
@@ -38,6 +40,7 @@ def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqt
         "version: 1",
         "gateway: {name: bench-gw, site: bench}",
         'http: {listen: "127.0.0.1:0"}',
+        *([f"journal: {{max: {spec.journal_max}}}"] if spec.journal_max else []),
         f"scan: {{flat: {every}, rare: 1h}}",
         "links:",
         *(
@@ -54,6 +57,7 @@ def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqt
         lines.append(
             f'      sp: {{at: "hr:{WRITABLE_AT}", scan: rare, write: {{min: 0, max: 65535, verify: none}}}}'
         )
+    buffer = f", buffer: {spec.buffer}" if spec.buffer else ""
     lines.append("devices:")
     lines += (
         f"  dev{unit:03d}: {{link: plant{(unit - 1) % len(modbus_ports)}, unit: {unit}, use: unit}}"
@@ -63,7 +67,7 @@ def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqt
         "uplinks:",
         f'  broker: {{kind: mqtt, url: "mqtt://127.0.0.1:{mqtt_port}"}}',
         "publish:",
-        f'  - {{match: "*/r*", uplink: broker, topic: "{spec.topics.value}"}}',
+        f'  - {{match: "*/r*", uplink: broker, topic: "{spec.topics.value}"{buffer}}}',
     ]
     if spec.is_writable:
         lines += [
