@@ -120,7 +120,7 @@ def start_up(programs: Programs, folder: Path, plan: Plan) -> Figures:
     stored = listener.counts["stored"]
     figures.lines.append(
         f"{size_bytes / 2**20:,.0f} MiB of backlog in {records:,} records: the first live value at the "
-        f"subscriber {seconds:.2f} s after `gateway run`; {stored:,} stored records followed in {REPLAY_S:g} s"
+        f"subscriber {seconds:.2f} s after `gateway run`; {stored:,} stored ones came within {REPLAY_S:g} s"
     )
     shutil.rmtree(folder / "state")
     return figures
