@@ -11,17 +11,16 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from drivers.modbus.encode import wire_mask
 from drivers.modbus.field import Field
 from drivers.modbus.pack import Pack, compile_pack
-from drivers.modbus.wire.pdu import ADDRESS_COUNT, ExceptionCode, Table
+from drivers.modbus.wire.pdu import ExceptionCode, Table
 from gateway.core.point import Layout, Point, Value
 from gateway.core.quality import BAD, COMM_LOST, LEVEL_MASK, NOT_YET_READ, UNCERTAIN, Quality
 
 _PAGE_SHIFT: Final = 7  # a page of 128 items: a request looks at few
-_NOT_MAPPED: Final = 0
 _SHOWN: Final = 1  # anything above is an exception code, shifted
 _CODE_SHIFT: Final = 1
-_NOBODY_KNOWS: Final = BAD | COMM_LOST
 
 
 class Snapshot(Protocol):
@@ -72,7 +71,7 @@ class _Item:
     def __init__(self, served: Served) -> None:
         self.served = served
         self.pack: Pack = compile_pack(served.field)
-        self.mask = served.field.mask
+        self.mask = wire_mask(served.field)
         self.code = ExceptionCode.SERVER_DEVICE_FAILURE << _CODE_SHIFT  # nothing was read yet
         self.shown = b""
 
@@ -264,6 +263,3 @@ def overlap(served: Sequence[Served]) -> tuple[Served, Served] | None:
                     return other, one
             others.append((bits, one))
     return None
-
-
-ADDRESSES: Final = range(ADDRESS_COUNT)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from gateway.core.batch import Batch
 from gateway.core.command import Command, CommandResult
+from gateway.core.point import Value
 
 
 class Receipt(Protocol):
@@ -38,6 +39,18 @@ class Sink(Protocol):
 
     def pause_ns(self) -> int:
         """How long a reader without a period waits before it reads again; 0 while uplinks can follow."""
+        ...
+
+
+class CommandDoor(Protocol):
+    """Where the server side of a protocol takes what its clients want written: the gatekeeper is behind it."""
+
+    def offline_reason(self, device: str) -> str:
+        """Why a device cannot be written to now; empty while it can."""
+        ...
+
+    async def command(self, device: str, tag: str, value: Value, *, issuer: str) -> CommandResult:
+        """Judge, write down and carry out one command; the result is final."""
         ...
 
 
