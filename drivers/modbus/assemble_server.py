@@ -48,7 +48,9 @@ class ServerParts(msgspec.Struct, frozen=True, kw_only=True):
 def compile_server(site: Site, link: LinkSpec, layouts: Iterable[Layout]) -> ServerParts:
     """Work out every register. What only shows here is in `problems`."""
     rules = [rule for rule in site.expose if rule.link == link.name]
-    places = {point.name: (layout, column) for layout in layouts for column, point in enumerate(layout.points)}
+    places = {
+        point.name: (layout, column) for layout in layouts for column, point in enumerate(layout.points)
+    }
     problems: list[Problem] = []
     served: dict[int, list[Served]] = {}
     fills: dict[int, bool] = {}
@@ -167,7 +169,9 @@ def _type_problems(one: ExposedPoint) -> Iterable[Problem]:
     kind, family = one.point.type, model.data_type.family
     path, found = (*one.path, "type"), f"{one.point.name}, a {one.point.type.value}, as {model.type_name}"
     if (kind is ValueType.BOOL) is not (family is Family.BOOL):
-        expected = "a coil, or a bit of a register" if kind is ValueType.BOOL else "a type for numbers or text"
+        expected = (
+            "a coil, or a bit of a register" if kind is ValueType.BOOL else "a type for numbers or text"
+        )
         yield Problem(path, found, expected)
     elif (kind is ValueType.STRING) is not (family in {Family.STRING, Family.TIME}):
         yield Problem(path, found, "string" if kind is ValueType.STRING else "a type for numbers")

@@ -73,6 +73,9 @@ class ModbusLink(Link):
     """One wire: a connection to a server, to a gateway with several units behind it, or a serial line."""
 
     driver: Literal["modbus"] = Field(description="The protocol of the link.")
+    role: Literal["client"] = Field(
+        "client", description="client: the gateway asks. With `role: server` the link is one of its own kind."
+    )
     transport: TransportName = Field(
         "tcp",
         description="What the frames travel on: tcp, tls (Modbus/TCP Security) or udp; rtu or ascii on a "

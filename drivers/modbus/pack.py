@@ -41,7 +41,7 @@ def _straight(pack: Callable[[Value], bytes], field: Field) -> Pack:
     accepted = (int, float) if field.type.is_float else (int,)
 
     def straight(value: Value) -> bytes:
-        if value.__class__ in accepted:
+        if value.__class__ in accepted and value - value == 0:  # type: ignore[operator] # a number, no NaN
             try:
                 return pack(value)
             except (struct.error, OverflowError):

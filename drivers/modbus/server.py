@@ -1,4 +1,4 @@
-"""A Modbus server in front of the gateway's points: reads come from the last values, writes become commands."""
+"""A Modbus server in front of the gateway's points: it shows the last values, and writes become commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from drivers.modbus.wire.model import Later
 from drivers.modbus.wire.pdu import ExceptionCode, Table, pack_bits, unpack_bits
 from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import Indication, ServerSession, UnknownUnit
-from gateway.aio.endpoint import Endpoint
+from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.aio.listener import Connection, Listener
 from gateway.core.command import CommandResult, Outcome
 from gateway.core.point import Value
@@ -96,7 +96,7 @@ class PointModel:
     def read_bits(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
         """Coils or discrete inputs, packed."""
         found = self._read(unit, table, start, count)
-        return found if isinstance(found, ExceptionCode) else pack_bits(found)
+        return found if isinstance(found, ExceptionCode) else pack_bits(map(bool, found))
 
     def read_registers(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
         """Holding or input registers."""
@@ -219,6 +219,7 @@ class ModbusServer:
         self.units: Final = units
         self.door: Final = door
         self.launch: Final = launch
+        self.points: Final = sum(len(sheet) for unit in units.values() for sheet in unit.sheets.values())
         self.requests = 0
         self.exceptions: Final[Counter[int]] = Counter()
         self._roles: Final = roles
@@ -227,6 +228,44 @@ class ModbusServer:
         self._image: Look | None = None
         self.endpoint: Final = endpoint
         self.listener: Final = None if listener is None else listener(self._accept)
+
+    # For the status
+
+    @property
+    def address(self) -> str:
+        """Where it listens."""
+        return self.endpoint.address if self.endpoint is not None else self._listening().address
+
+    @property
+    def is_up(self) -> bool:
+        """Whether clients can ask."""
+        if self.endpoint is not None:
+            return self.endpoint.state is LinkState.UP
+        return self._listening().bound is not None
+
+    @property
+    def last_error(self) -> str:
+        """Why it is not up."""
+        return self.endpoint.last_error if self.endpoint is not None else self._listening().last_error
+
+    @property
+    def connections(self) -> int:
+        """Clients connected; a line is none."""
+        return 0 if self.listener is None else len(self.listener.connections)
+
+    @property
+    def connections_limit(self) -> int:
+        """Clients that may be."""
+        return 0 if self.listener is None else self.listener.connections_max
+
+    @property
+    def refused(self) -> int:
+        """Connections refused."""
+        return 0 if self.listener is None else sum(self.listener.refused.values())
+
+    def _listening(self) -> Listener:
+        assert self.listener is not None  # one of the two is there
+        return self.listener
 
     def bind(self, look: Look) -> None:
         """Where the last values are, from now on."""

@@ -128,7 +128,7 @@ class ModbusExposure(Exposure):
     unit: int = Field(ge=0, le=255, description="Unit identifier under which the points are read.")
     gaps: Literal["refuse", "zero"] = Field(
         "refuse",
-        description="Addresses between the points: refuse (exception 2), or zero, for clients that read blocks.",
+        description="Addresses between points: refuse (exception 2), or zero, for clients that read blocks.",
     )
 
     def problems(self) -> Iterable[Problem]:
@@ -173,8 +173,8 @@ class ModbusExposed(Coding, Exposed):
 
     bad: Bad = Field(
         "exception",
-        description="What a bad value shows: exception (4, or 11 where the device is gone), {value: …} in the "
-        "register, or hold (the last good one; only with quality).",
+        description="What a bad value shows: exception (4, or 11 where the device is gone), {value: …} in "
+        "the register, or hold (the last good one; only with quality).",
     )
     quality: Annotated[At, AfterValidator(_register)] | None = Field(
         None, description="A register for the quality: 0 good, 1 uncertain, 2 bad. In the same table."

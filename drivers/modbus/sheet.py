@@ -110,6 +110,10 @@ class Sheet:
             self._states[first:] = bytes((_SHOWN,)) * (self._size - first)
         self._lay()
 
+    def __len__(self) -> int:
+        """Points in it."""
+        return len(self._items)
+
     def _lay(self) -> None:
         groups: dict[Layout, _Group] = {}
         for item in self._items:

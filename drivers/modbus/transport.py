@@ -17,6 +17,7 @@ from gateway.aio.serial import SerialOpener
 from gateway.aio.tcp import TcpOpener
 from gateway.aio.tls import TlsFault, TlsFiles, client_context
 from gateway.aio.udp import UdpOpener
+from gateway.config.lines import Line, Rs485Mode
 from gateway.config.site import LinkSpec
 from gateway.core.clock import Clock
 from gateway.core.errors import Problem
@@ -88,28 +89,30 @@ def frame_bytes(link: ModbusLink, cost: Cost) -> int:
     return pdu_bytes * (mode.size(1) - mode.size(0)) + 2 * cost.requests * mode.size(0)
 
 
-def _timing(link: ModbusLink) -> Timing:
-    if link.serial is None:
-        return Timing.over_tcp(turnaround_ns=link.turnaround_ns)
+def line_timing(mode: Mode, line: Line | None, *, turnaround_ns: int = 0) -> Timing:
+    """Of a serial port, or where there is none, of a line over TCP."""
+    if line is None:
+        return Timing.over_tcp(turnaround_ns=turnaround_ns)
     return Timing.serial(
-        mode_of(link),
-        baud=link.serial.baud,
-        character_bits=link.serial.character_bits,
-        turnaround_ns=link.turnaround_ns,
+        mode, baud=line.baud, character_bits=line.character_bits, turnaround_ns=turnaround_ns
     )
+
+
+def _timing(link: ModbusLink) -> Timing:
+    return line_timing(mode_of(link), link.serial, turnaround_ns=link.turnaround_ns)
 
 
 def _opener(link: ModbusLink, clock: Clock, tls: ssl.SSLContext | None) -> Opener:
     if link.port is not None and link.serial is not None:
-        return SerialOpener(link.port, link.serial, clock=clock, rs485=_rs485(link))
+        return SerialOpener(link.port, link.serial, clock=clock, rs485=make_rs485(link.rs485))
     assert link.host is not None  # the model has one of them
     if link.transport == "udp":
         return UdpOpener(link.host.host, link.host.port)
     return TcpOpener(link.host.host, link.host.port, tls=tls, server_name=link.server_name)
 
 
-def _rs485(link: ModbusLink) -> Rs485 | None:
-    mode = link.rs485
+def make_rs485(mode: Rs485Mode | None) -> Rs485 | None:
+    """What the kernel is told; None where it shall not control the direction."""
     if mode is None:
         return None
     return Rs485(

@@ -167,6 +167,16 @@ class Listener:
         self._said: set[tuple[Refusal, str]] = set()
         self._greeted: set[socket.socket] = set()  # handshakes under way; they count as connections
 
+    @property
+    def address(self) -> str:
+        """Where it listens, or is to."""
+        return socket_address(*(self.bound or (self._host, self._port)))
+
+    @property
+    def connections_max(self) -> int:
+        """How many there may be at once."""
+        return self._limits.connections_max
+
     async def serve(self) -> None:
         """Take connections until cancelled; then every session sends what it has queued, and closes."""
         near = await self._bind()

@@ -12,9 +12,18 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.api.source import Family, HistoryStatus, LinkStatus, Sample, Status, StatusSource, UplinkStatus
+from gateway.api.source import (
+    Family,
+    HistoryStatus,
+    LinkStatus,
+    Sample,
+    ServerStatus,
+    Status,
+    StatusSource,
+    UplinkStatus,
+)
 
-_Rows: TypeAlias = tuple[LinkStatus, ...] | tuple[UplinkStatus, ...]
+_Rows: TypeAlias = tuple[LinkStatus, ...] | tuple[ServerStatus, ...] | tuple[UplinkStatus, ...]
 
 _STATES: Final = ("up", "connecting", "down", "stopped")
 
@@ -69,6 +78,7 @@ def families_of(status: Status) -> Iterator[Family]:
     )
     yield _gauge("gateway_points_per_second", "Values read, over the last seconds", status.points_per_s)
     yield from _link_families(status.links)
+    yield from _server_families(status.servers)
     yield from _uplink_families(status.uplinks)
     yield from _journal_families(status)
     yield Family(
@@ -136,6 +146,28 @@ def _link_families(links: tuple[LinkStatus, ...]) -> Iterator[Family]:
         samples=tuple(
             Sample(device.state == "ok", (("link", link), ("device", device.name)))
             for link, device in devices
+        ),
+    )
+
+
+def _server_families(servers: tuple[ServerStatus, ...]) -> Iterator[Family]:
+    yield _states("gateway_server_state", "1 for the state the server is in", "server", servers)
+    for field, kind, text in (
+        ("connections", "gauge", "Clients connected"),
+        ("connections_limit", "gauge", "Clients that may be connected"),
+        ("points", "gauge", "Points shown there"),
+        ("requests_total", "counter", "Requests taken"),
+        ("refused_total", "counter", "Connections refused"),
+    ):
+        yield _column(f"gateway_server_{field}", text, kind, "server", servers, field)
+    yield Family(
+        name="gateway_server_exceptions_total",
+        help="Requests refused, by exception code",
+        kind="counter",
+        samples=tuple(
+            Sample(count, (("server", server.name), ("code", code)))
+            for server in servers
+            for code, count in server.exceptions_total.items()
         ),
     )
 

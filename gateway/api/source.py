@@ -95,6 +95,22 @@ class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     devices: tuple[DeviceStatus, ...] = ()
 
 
+class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One link where the gateway is the server: others read its points there."""
+
+    name: str
+    driver: str
+    address: str  # where it listens, or the name of the serial port
+    state: LinkState
+    reason: str = ""  # why it is not up, for people
+    points: int = 0  # shown there
+    connections: int = 0
+    connections_limit: int = 0
+    requests_total: int = 0
+    exceptions_total: dict[str, int] = {}  # answers that refuse, by exception code
+    refused_total: int = 0  # connections
+
+
 class UplinkStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One way northwards. `backlog` is what the journal holds for it and the far end did not acknowledge."""
 
@@ -184,6 +200,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     points_per_s: float = 0.0  # read
     changes_per_s: float = 0.0  # left after report-by-exception
     links: tuple[LinkStatus, ...] = ()
+    servers: tuple[ServerStatus, ...] = ()
     uplinks: tuple[UplinkStatus, ...] = ()
     journal: JournalStatus
     commands: CommandCounts = CommandCounts()

@@ -11,7 +11,7 @@ from gateway.config.site import CommandRule, Site
 from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
-from gateway.core.point import Layout
+from gateway.core.point import Layout, Value
 from gateway.core.ports import CommandTarget
 from gateway.flow.gatekeeper import AgeProof, Arrival, Gatekeeper, Policy, Writable
 from gateway.translate.command import (
@@ -120,6 +120,34 @@ class CommandDesk:
         self.under_way += 1
         self._hold()
         self._launch("command", self._handle(uplink, message, rule, said))
+
+    def offline_reason(self, device: str) -> str:
+        """Why a device cannot be written to now; empty while it can."""
+        return self._gatekeeper.offline_reason(device)
+
+    async def command(self, device: str, tag: str, value: Value, *, issuer: str) -> CommandResult:
+        """What a client of one of our servers wants written: it waits for the answer."""
+        said = ParsedCommand(
+            device=device, tag=tag, value=value, id=None, issued_ns=None, ttl_ns=None, reply_topic=None
+        )
+        if self.under_way >= AT_ONCE_MAX:
+            return await self._gatekeeper.refuse(_too_many(said), issuer=issuer)
+        self.under_way += 1
+        self._hold()
+        try:
+            result = await self._gatekeeper.obey(
+                said,
+                self._target_of(device) or _Nobody(),
+                lambda _result: None,
+                issuer=issuer,
+                arrival=Arrival(),
+                policy=Policy(),
+            )
+        finally:
+            self.under_way -= 1
+            self._release()
+        self._note(said, result)
+        return result
 
     def _understood(
         self, uplink: str, message: Message

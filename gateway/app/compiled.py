@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.app.access import Access, open_access
-from gateway.app.kinds import driver_parts
+from gateway.app.kinds import driver_parts, server_parts
 from gateway.config.load import ConfigErrors
 from gateway.config.site import LinkSpec, Site
 from gateway.core.errors import Problem
@@ -35,7 +35,8 @@ class Compiled(msgspec.Struct):
     """A configuration with everything that can be found wrong before anything is opened."""
 
     site: Site
-    links: dict[str, Any]  # name → the driver's parts
+    links: dict[str, Any]  # name → the driver's parts; servers are apart
+    servers: dict[str, Any]
     access: dict[str, Access]  # uplink → passwords and certificates
 
     @property
@@ -49,6 +50,8 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
     problems: list[Problem] = []
     links: dict[str, Any] = {}
     for name, spec in site.links.items():
+        if spec.is_server:
+            continue
         before = (known or {}).get(name)
         if before is not None and before.spec == spec and before.devices == fingerprint(site, name):
             links[name] = before.parts
@@ -57,6 +60,12 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
         parts = driver_parts(spec.driver).compile_link(spec, devices, site.scans)
         problems.extend(parts.problems)
         links[name] = parts
+    layouts = [layout for parts in links.values() for layout in parts.layouts]
+    servers: dict[str, Any] = {}
+    for name, spec in site.links.items():
+        if spec.is_server:
+            servers[name] = server_parts(spec.driver).compile_server(site, spec, layouts)
+            problems.extend(servers[name].problems)
     access: dict[str, Access] = {}
     for name, uplink in site.uplinks.items():
         opened, found = open_access(site, uplink)
@@ -65,7 +74,7 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
             access[name] = opened
     if problems:
         raise ConfigErrors(site.located(problems))
-    return Compiled(site, links, access)
+    return Compiled(site, links, servers, access)
 
 
 def fingerprint(site: Site, link: str) -> tuple[object, ...]:

@@ -23,6 +23,7 @@ from gateway.app.history import HistoryDesk
 from gateway.app.history_rule import history_streams
 from gateway.app.kinds import driver_parts, kinds
 from gateway.app.rules import Deliveries, RuleCompiler
+from gateway.app.servers import Server, Servers
 from gateway.app.status import Status
 from gateway.app.store import Store
 from gateway.app.systemd import Heart, notify_systemd, watchdog_s
@@ -121,6 +122,7 @@ class Gateway:
             async with self._supervisor:
                 self._start_uplinks(compiled)
                 self._start_links(compiled)
+                self._servers.start(compiled, self.hub.image)
                 self._supervisor.spawn("maintenance", self._maintain)
                 self._supervisor.spawn("heart", self._heart().run)
                 host, port = http.address
@@ -181,6 +183,7 @@ class Gateway:
             hold=self.hub.hold,
             release=self.hub.release,
         )
+        self._servers = Servers(supervisor=self._supervisor, clock=self._clock, door=self._desk)
         self.status = Status(self, clock=self._clock, site=site)
         self._apply(compiled)
 
@@ -313,6 +316,7 @@ class Gateway:
         for link in stopped:
             await self._supervisor.stop(link.task)
             del self._links[link.spec.name]
+        servers_stopped = await self._servers.stop_changed(compiled)
         for name in gone:
             await self._supervisor.stop(f"uplink {name}")
             del self._uplinks[name]
@@ -322,12 +326,13 @@ class Gateway:
         self._apply(compiled)
         self._start_uplinks(compiled)
         self._start_links(compiled)
+        self._servers.start(compiled, self.hub.image)
         kept_s = (before.http, before.journal) != (site.http, site.journal)
         _log.info(
             "configuration is taken over",
             extra={
                 "version": site.version,
-                "links_restarted": len(stopped),
+                "links_restarted": len(stopped) + servers_stopped,
                 "uplinks_restarted": len(gone),
                 "rules_leaving": len({rule.index for rule in self._deliveries.leaving_rules()}),
                 "at_next_start": "http, journal" if kept_s else "nothing",
@@ -370,7 +375,8 @@ class Gateway:
     async def _drain(self) -> None:
         """Stop reading, then give the brokers a moment to acknowledge what is on its way."""
         await asyncio.gather(
-            *(self._supervisor.stop(link.task, timeout_s=STOP_S) for link in self._links.values())
+            self._servers.stop(timeout_s=STOP_S),
+            *(self._supervisor.stop(link.task, timeout_s=STOP_S) for link in self._links.values()),
         )
         self._store.journal.flush()
         deadline_s = asyncio.get_running_loop().time() + DRAIN_S
@@ -407,6 +413,11 @@ class Gateway:
     def links(self) -> Mapping[str, Link]:
         """As they run."""
         return self._links
+
+    @property
+    def servers(self) -> Mapping[str, Server]:
+        """As they run."""
+        return self._servers.running
 
     @property
     def uplinks(self) -> Mapping[str, tuple[UplinkSpec, MqttUplink]]:

@@ -15,6 +15,7 @@ from gateway.app.history import history_status
 from gateway.app.levels import families_of, levels_of
 from gateway.app.logs import fields_of
 from gateway.app.point_board import PointBoard
+from gateway.app.servers import Server
 from gateway.app.wires import Wires
 from gateway.config.site import Site, UplinkSpec
 from gateway.core.clock import Clock
@@ -149,6 +150,7 @@ class Status:
             points_per_s=self._rates.of("points"),
             changes_per_s=self._rates.of("changes"),
             links=tuple(self._link(name, link) for name, link in gateway.links.items()),
+            servers=tuple(_server(name, server) for name, server in gateway.servers.items()),
             uplinks=tuple(self._uplink(name, *found) for name, found in gateway.uplinks.items()),
             journal=self._journal(),
             commands=self._commands(),
@@ -341,4 +343,21 @@ def _devices(driver: Any) -> tuple[api.DeviceStatus, ...]:
             overruns_total=overruns.get(device.name, 0),
         )
         for device in driver.devices.values()
+    )
+
+
+def _server(name: str, server: Server) -> api.ServerStatus:
+    driver = server.driver
+    return api.ServerStatus(
+        name=name,
+        driver=server.parts.link.driver,
+        address=driver.address,
+        state="up" if driver.is_up else "down",
+        reason=driver.last_error,
+        points=driver.points,
+        connections=driver.connections,
+        connections_limit=driver.connections_limit,
+        requests_total=driver.requests,
+        exceptions_total={str(code): count for code, count in sorted(driver.exceptions.items())},
+        refused_total=driver.refused,
     )

@@ -14,7 +14,7 @@ from gateway.core.errors import ConfigError
 MAIN_FILE: Final = "gateway.yaml"
 FILES_MAX: Final = 1000
 NAMED: Final = ("links", "scan", "templates", "devices", "uplinks")
-LISTED: Final = ("publish", "commands", "bridge")
+LISTED: Final = ("publish", "commands", "expose", "bridge")
 SINGLE: Final = ("version", "gateway", "http", "journal")
 SECTIONS: Final = ("version", "gateway", "include", "http", "journal", *NAMED, *LISTED)
 _WILD: Final = frozenset("*?[")

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
-from gateway.config.kinds import Kinds
+from gateway.config.kinds import DriverModels, Kinds, ServerModels
 from gateway.config.models import (
     Commands,
     GatewaySection,
@@ -37,11 +37,13 @@ _REFERENCE: Final = "#/$defs/"
 def schema(kinds: Kinds) -> Schema:
     """The schema of gateway.yaml and of the files it includes, JSON Schema 2020-12."""
     named: dict[str, list[type[Model]]] = {
-        "link": [models.link for models in kinds.drivers.values()],
+        "link": [link for models in kinds.drivers.values() for link in _links(models)],
         "device": [models.device for models in kinds.drivers.values()],
         "tag": [models.tag for models in kinds.drivers.values()],
         "uplink": list(kinds.uplinks.values()),
     }
+    served = [models.server for models in kinds.drivers.values() if models.server is not None]
+    named["exposure"] = [model for one in served for model in (one.exposure, one.point)]
     single: list[type[Model]] = [GatewaySection, HttpSection, JournalSection, ScanSection, Publish, Commands]
     every = single + [model for models in named.values() for model in models]
     _, generated = models_json_schema([(model, "validation") for model in every], by_alias=True)
@@ -57,6 +59,7 @@ def schema(kinds: Kinds) -> Schema:
     definitions["device"] = {
         "anyOf": [_device(definitions, models.device, models.tag, ("use",)) for models in _drivers(kinds)]
     }
+    definitions["exposure"] = {"anyOf": [_exposure(definitions, one) for one in served]}
     properties = _sections(named)
     wanted = _reachable(definitions, properties)
     return {
@@ -97,6 +100,11 @@ def _sections(named: dict[str, list[type[Model]]]) -> Schema:
         "uplinks": _named("Where values go and commands come from.", _any(named["uplink"])),
         "publish": _listed("Which tags go where and how; every rule that matches fires.", Publish),
         "commands": _listed("Where commands come from and where their results go.", Commands),
+        "expose": {
+            "description": "Which points show on which server, and where.",
+            "type": ["array", "null"],
+            "items": {"$ref": f"{_REFERENCE}exposure"},
+        },
     }
 
 
@@ -120,6 +128,22 @@ def _named(description: str, item: Schema) -> Schema:
 
 def _listed(description: str, model: type[Model]) -> Schema:
     return {"description": description, "type": ["array", "null"], "items": _ref(model)}
+
+
+def _links(models: DriverModels) -> list[type[Model]]:
+    return [models.link] if models.server is None else [models.link, models.server.link]
+
+
+def _exposure(definitions: Schema, models: ServerModels) -> Schema:
+    """An entry of `expose` with its points."""
+    result: Schema = copy.deepcopy(definitions[models.exposure.__name__])
+    result["properties"]["points"] = {
+        "description": "Points by device/tag; `*` is any text, with `stride` between their addresses.",
+        "type": "object",
+        "additionalProperties": _ref(models.point),
+    }
+    result["required"] = [*result.get("required", ()), "points"]
+    return result
 
 
 def _device(definitions: Schema, device: type[Model], tag: type[Model], keys: tuple[str, ...]) -> Schema:

@@ -43,7 +43,7 @@ class Sink(Protocol):
 
 
 class CommandDoor(Protocol):
-    """Where the server side of a protocol takes what its clients want written: the gatekeeper is behind it."""
+    """Where a protocol's server takes what its clients want written: the gatekeeper is behind it."""
 
     def offline_reason(self, device: str) -> str:
         """Why a device cannot be written to now; empty while it can."""

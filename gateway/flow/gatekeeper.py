@@ -122,7 +122,7 @@ class Gatekeeper:
         self._clock = clock
         self._audit = audit
         self._run_in_thread = run_in_thread
-        self._offline_reason = offline_reason
+        self.offline_reason: Final = offline_reason
         self._taken = _Memory(opened.taken, taken_max)
         self._refused = _Memory(opened.refused, REFUSED_MAX)
         self._points: dict[str, Writable] = {}
@@ -310,7 +310,7 @@ class Gatekeeper:
             late_ns = self._clock.monotonic_ns() - command.deadline_monotonic_ns
             if late_ns > 0:
                 return Outcome.EXPIRED, f"its time ran out {_seconds(late_ns)} ago"
-            if offline := self._offline_reason(command.device):
+            if offline := self.offline_reason(command.device):
                 return Outcome.REJECTED, f"{command.device} is offline: {offline}"
             return None
         return reason

@@ -25,6 +25,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     change: int  # of the image, when this reading's layout was last updated
 
 
+<<<<<<< HEAD
 class View(msgspec.Struct, frozen=True, gc=False):
     """One layout as it was at one moment: columns, or one thing for all of it. May be read by any thread."""
 
@@ -43,6 +44,10 @@ class View(msgspec.Struct, frozen=True, gc=False):
 
 class _Slot:
     """One layout: a whole scan is one reference, a partial batch is merged into columns."""
+=======
+class Snapshot:
+    """One layout: a whole scan is one reference, a partial batch is merged into columns. Read only."""
+>>>>>>> 3aa7c8a (The gateway as a Modbus server: points as registers, writes as commands)
 
     __slots__ = ("change", "layout", "monotonic_ns", "quality", "received_ns", "source_ns", "values")
 
@@ -73,7 +78,7 @@ class Image:
     """Updated by every batch before anything else sees it; read by servers, the API and the table."""
 
     def __init__(self, layouts: Iterable[Layout]) -> None:
-        self._slots = {layout: _Slot(layout) for layout in layouts}
+        self._slots = {layout: Snapshot(layout) for layout in layouts}
         self._where = {
             (layout.device, point.tag): (layout, column)
             for layout in self._slots
@@ -105,6 +110,10 @@ class Image:
                 self._slots[layout] = slot
         self.change = max(self.change, other.change)
 
+    def snapshot(self, layout: Layout) -> Snapshot:
+        """What is known of one layout now; the same object is updated later."""
+        return self._slots[layout]
+
     def find(self, device: str, tag: str) -> Reading | None:
         """The reading of one point; None where there is no such point."""
         where = self._where.get((device, tag))
@@ -127,7 +136,7 @@ class Image:
                     yield _reading(slot, column)
 
 
-def _merge(slot: _Slot, batch: Batch, columns: tuple[int, ...]) -> None:
+def _merge(slot: Snapshot, batch: Batch, columns: tuple[int, ...]) -> None:
     count = len(slot.layout)
     values = list(slot.values)
     qualities = list(slot.quality) if isinstance(slot.quality, tuple) else [slot.quality] * count
@@ -146,7 +155,11 @@ def _merge(slot: _Slot, batch: Batch, columns: tuple[int, ...]) -> None:
     slot.received_ns, slot.monotonic_ns = received, monotonic
 
 
+<<<<<<< HEAD
 def _reading(slot: _Slot | View, column: int) -> Reading:
+=======
+def _reading(slot: Snapshot, column: int) -> Reading:
+>>>>>>> 3aa7c8a (The gateway as a Modbus server: points as registers, writes as commands)
     quality, source = slot.quality, slot.source_ns
     received, monotonic = slot.received_ns, slot.monotonic_ns
     return Reading(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from drivers.modbus.config import Beat, ModbusDevice, Watch
 from drivers.modbus.link import ModbusLink, Reconnect
+from drivers.modbus.server_link import ModbusExposed, ModbusExposure, ModbusServerLink
 from drivers.modbus.tag import ModbusTag, ModbusWrite
 from gateway.config.lines import Rs485Mode
 from gateway.config.models import (
@@ -31,6 +32,7 @@ MODELS = (
     Backoff, Beat, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HistorySection, HttpSection,
     JournalSection,
     ModbusDevice,
+    ModbusExposed, ModbusExposure, ModbusServerLink,
     ModbusLink, ModbusTag, ModbusWrite, MqttUplink, Publish, Reconnect, Replay, Report, Rs485Mode,
     ScanSection, Watch,
 )  # fmt: skip
