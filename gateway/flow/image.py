@@ -25,7 +25,6 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     change: int  # of the image, when this reading's layout was last updated
 
 
-<<<<<<< HEAD
 class View(msgspec.Struct, frozen=True, gc=False):
     """One layout as it was at one moment: columns, or one thing for all of it. May be read by any thread."""
 
@@ -42,12 +41,8 @@ class View(msgspec.Struct, frozen=True, gc=False):
         return (_reading(self, column) for column in range(len(self.layout)))
 
 
-class _Slot:
-    """One layout: a whole scan is one reference, a partial batch is merged into columns."""
-=======
 class Snapshot:
     """One layout: a whole scan is one reference, a partial batch is merged into columns. Read only."""
->>>>>>> 3aa7c8a (The gateway as a Modbus server: points as registers, writes as commands)
 
     __slots__ = ("change", "layout", "monotonic_ns", "quality", "received_ns", "source_ns", "values")
 
@@ -155,11 +150,7 @@ def _merge(slot: Snapshot, batch: Batch, columns: tuple[int, ...]) -> None:
     slot.received_ns, slot.monotonic_ns = received, monotonic
 
 
-<<<<<<< HEAD
-def _reading(slot: _Slot | View, column: int) -> Reading:
-=======
-def _reading(slot: Snapshot, column: int) -> Reading:
->>>>>>> 3aa7c8a (The gateway as a Modbus server: points as registers, writes as commands)
+def _reading(slot: Snapshot | View, column: int) -> Reading:
     quality, source = slot.quality, slot.source_ns
     received, monotonic = slot.received_ns, slot.monotonic_ns
     return Reading(
