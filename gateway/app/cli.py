@@ -115,14 +115,28 @@ def schema(file: Path, is_check: bool) -> None:  # noqa: FBT001 - click hands fl
 @cli.command()
 @_DIRECTORY
 @click.option("--answer-time", default="10ms", show_default=True, help="What one request takes on your wire.")
-def plan(config: Path, answer_time: str) -> None:
-    """Say what the configuration in DIR will cost: requests, registers and utilisation of each link."""
+@click.option(
+    "--share", default="10%", show_default=True, help="How many values change from scan to scan, usually."
+)
+@click.option("--card", default="32GB", show_default=True, help="Size of what the journal is on.")
+@click.option("--endurance", metavar="TBW", help="What may be written to it in its life, such as 100TB.")
+def plan(config: Path, answer_time: str, share: str, card: str, endurance: str | None) -> None:
+    """Say what the configuration in DIR will cost: each link, the disk, and how long buffers last."""
     from gateway.app.compiled import compile_site
     from gateway.app.kinds import kinds
-    from gateway.app.plan import print_plan
+    from gateway.app.plan import link_costs, print_plan
+    from gateway.app.wear_report import Card, print_wear
     from gateway.config.load import load
 
-    print_plan(compile_site(load(config, kinds())), answer_ns=_duration_ns(answer_time))
+    compiled, answer_ns = compile_site(load(config, kinds())), _duration_ns(answer_time)
+    life = None if endurance is None else _size(endurance.upper().removesuffix("W"))
+    print_plan(compiled, answer_ns=answer_ns)
+    print_wear(
+        compiled,
+        link_costs(compiled, answer_ns=answer_ns),
+        card=Card(_size(card), life),
+        share=_share(share),
+    )
 
 
 @cli.command()
@@ -279,6 +293,28 @@ def restore(
     from gateway.app.backup.command import put_back
 
     put_back(file, config=config, state=state, force=force, is_finish=is_finish)
+
+
+def _size(text: str) -> int:
+    from pydantic_core import PydanticCustomError
+
+    from gateway.config.values import size_bytes
+
+    try:
+        return size_bytes(text)
+    except PydanticCustomError as error:
+        raise click.BadParameter(error.message()) from None
+
+
+def _share(text: str) -> float:
+    number = text.removesuffix("%")
+    try:
+        share = float(number) / 100
+    except ValueError:
+        share = -1.0
+    if not (text.endswith("%") and 0 < share <= 1):
+        raise click.BadParameter(f"found {text!r}, expected a share such as 10%")
+    return share
 
 
 def _duration_ns(text: str) -> int:

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from gateway.aio.threads import Worker
-from gateway.config.models import Publish
+from gateway.config.models import Publish, Report
 from gateway.config.site import PublishRule, Site
 from gateway.core.point import Layout, Priority
 from gateway.flow.hub import Hub, Stream
@@ -61,6 +61,11 @@ def replay_of(rule: PublishRule) -> Replay:
     """The rule's `replay` in flow's words."""
     replay = rule.model.buffer.replay
     return Replay(live_first=replay.live_first, share=replay.share / 100)
+
+
+def policy_of(report: Report) -> ReportPolicy:
+    """The rule's `report` in flow's words."""
+    return ReportPolicy(on=ReportOn(report.on), min_ns=report.min_ns, heartbeat_ns=report.heartbeat_ns)
 
 
 def rule_spec(model: Publish) -> RuleSpec:
@@ -152,7 +157,7 @@ class Deliveries:
         all_layouts = tuple(layouts)
         known: dict[tuple[str, Priority], Delivery] = {}
         for rule in site.publish:
-            columns = _columns(rule, all_layouts)
+            columns = columns_of(rule, all_layouts)
             for lane in LANES:
                 delivery = self._delivery(site, rule, lane, columns[lane])
                 known[stream_name(rule), lane] = delivery
@@ -215,9 +220,8 @@ class Deliveries:
         self, site: Site, rule: PublishRule, lane: Priority, columns: Mapping[Layout, tuple[int, ...]]
     ) -> Delivery:
         name = stream_name(rule)
-        report, buffer = rule.model.report, rule.model.buffer
-        policy = ReportPolicy(on=ReportOn(report.on), min_ns=report.min_ns, heartbeat_ns=report.heartbeat_ns)
-        stream = Stream(name=name, policy=policy, lane=lane, columns=columns)
+        buffer = rule.model.buffer
+        stream = Stream(name=name, policy=policy_of(rule.model.report), lane=lane, columns=columns)
         cursor = self._journal.cursor(
             name,
             lane=lane,
@@ -268,7 +272,7 @@ def missing(cursor: Cursor, end: Position) -> list[tuple[Position, Position]]:
     return holes
 
 
-def _columns(rule: PublishRule, layouts: Sequence[Layout]) -> dict[Priority, dict[Layout, tuple[int, ...]]]:
+def columns_of(rule: PublishRule, layouts: Sequence[Layout]) -> dict[Priority, dict[Layout, tuple[int, ...]]]:
     """For each lane: the columns of each layout that the rule is about."""
     match = Match(tuple(rule.model.match))
     found: dict[Priority, dict[Layout, tuple[int, ...]]] = {lane: {} for lane in LANES}
