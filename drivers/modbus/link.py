@@ -29,6 +29,7 @@ KEYS: Final = {
     "echo": LINES,
     "turnaround": LINES,
     "max_in_flight": NETWORK - LINES,
+    "socket": NETWORK,
     "ca": frozenset({"tls"}),
     "cert": frozenset({"tls"}),
     "key_file": frozenset({"tls"}),
@@ -102,6 +103,13 @@ class ModbusLink(Link):
         description="Direction control by the kernel, where the port's driver has it; `{}` for its defaults. "
         "Most USB adapters need none. Only with rtu and ascii.",
     )
+    socket: int = Field(
+        1,
+        ge=1,
+        le=16,
+        description="2 and more: a further connection to a host that another link has, where the device takes "
+        "several. Each link has its own devices.",
+    )
     echo: bool = Field(
         False,
         description="Whether what is sent comes back and is to be taken off. Not with tcp, tls and udp.",
@@ -166,7 +174,8 @@ class ModbusLink(Link):
             return wire_of(self.port)
         if self.host is None:
             return None
-        return f"{'udp' if self.transport == 'udp' else 'tcp'} {self.host}"
+        further = f" socket {self.socket}" if self.socket > 1 else ""
+        return f"{'udp' if self.transport == 'udp' else 'tcp'} {self.host}{further}"
 
     def wire_key(self) -> str:
         return "host" if self.port is None else "port"

@@ -1,4 +1,4 @@
-"""The gateway as a Modbus server, read and written by clients that nobody here wrote; the plant is behind it."""
+"""The gateway as a Modbus server, read and written by clients that nobody here wrote; behind it a plant."""
 
 from __future__ import annotations
 
