@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def levels_of(gateway: Gateway, stats: JournalStats) -> Iterator[Level]:
     """From memory; `stats` are the journal's of now."""
     yield from journal_levels(gateway.store.journal, stats)
+    if gateway.store.spool is not None:
+        yield from gateway.store.spool.levels()
     for name, link in gateway.links.items():
         for level in link.driver.levels():
             yield level.of(name)

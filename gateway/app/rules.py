@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -13,8 +14,10 @@ from gateway.config.models import Publish, Report
 from gateway.config.site import PublishRule, Site
 from gateway.core.point import Layout, Priority
 from gateway.flow.hub import Hub, Stream
+from gateway.flow.outbox import Cursor as OutboxCursor
 from gateway.flow.outbox import Outbox, Position, Replay
 from gateway.flow.report import ReportOn, ReportPolicy
+from gateway.flow.spool import Spool
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.journal import Journal
 from gateway.translate.match import Match, select
@@ -40,9 +43,17 @@ def buffer_bytes(site: Site, rule: PublishRule, lane: Priority) -> int:
 
 
 def lane_bytes(site: Site, lane: Priority) -> int:
-    """A lane's part of the journal's bound."""
+    """A lane's part of the journal's bound; where some rules spill, they share with those that do not."""
     alarm = int(site.journal.max_bytes * site.journal.alarm_share / 100)
-    return alarm if lane is Priority.ALARM else site.journal.max_bytes - alarm
+    if lane is Priority.ALARM:
+        return alarm
+    rest = site.journal.max_bytes - alarm
+    return rest // 2 if any(is_spilling(rule) for rule in site.publish) else rest
+
+
+def is_spilling(rule: PublishRule) -> bool:
+    """Whether its normal values are written only where they must be."""
+    return rule.model.buffer.durability == "spill"
 
 
 def full_of(rule: PublishRule, lane: Priority) -> Full:
@@ -120,7 +131,7 @@ class Delivery(msgspec.Struct):
     """One rule in one lane."""
 
     rule: PublishRule
-    lane: Priority
+    lane: Priority  # of the journal
     stream: Stream
     cursor: Cursor
     outbox: Outbox
@@ -136,6 +147,7 @@ class Deliveries:
         hub: Hub,
         reading: Worker,
         least_buffer_bytes: int,
+        spool: Spool | None,
         wake: Callable[[str], None],
         fail: Callable[[BaseException], None],
     ) -> None:
@@ -147,6 +159,7 @@ class Deliveries:
         self._hub = hub
         self._reading = reading
         self._least_buffer_bytes = least_buffer_bytes
+        self._spool = spool
         self._wake = wake
         self._fail = fail
         self._known: dict[tuple[str, Priority], Delivery] = {}
@@ -158,8 +171,9 @@ class Deliveries:
         known: dict[tuple[str, Priority], Delivery] = {}
         for rule in site.publish:
             columns = columns_of(rule, all_layouts)
-            for lane in LANES:
-                delivery = self._delivery(site, rule, lane, columns[lane])
+            for priority in LANES:
+                lane = self._lane(rule, priority)
+                delivery = self._delivery(site, rule, lane, columns[priority])
                 known[stream_name(rule), lane] = delivery
         for (name, lane), gone in (self._leaving | self._known).items():
             self._leaving.pop((name, lane), None)
@@ -180,6 +194,24 @@ class Deliveries:
                 },
             )
         self._known = known
+        for rule in site.publish:
+            self._drain_other_lane(site, rule)
+
+    def _lane(self, rule: PublishRule, priority: Priority) -> Priority:
+        """Where values of this priority stand in the journal."""
+        is_spilled = priority is Priority.NORMAL and is_spilling(rule) and self._spool is not None
+        return Priority.SPILLED if is_spilled else priority
+
+    def _drain_other_lane(self, site: Site, rule: PublishRule) -> None:
+        """Its durability was another one before: what is left of that is delivered from where it is."""
+        name = stream_name(rule)
+        lane = Priority.NORMAL if self._lane(rule, Priority.NORMAL) is Priority.SPILLED else Priority.SPILLED
+        if (lane, name) not in self._journal.orphans() or (name, lane) in self._leaving:
+            return
+        left = self._delivery(site, rule, lane, {})
+        left.cursor.is_configured = False
+        if left.outbox.is_behind:
+            self._leaving[name, lane] = left
 
     def leaving_rules(self) -> list[PublishRule]:
         """Rules that are gone and still have something to deliver."""
@@ -203,8 +235,12 @@ class Deliveries:
         return [(one.stream, (one.outbox,)) for one in self._known.values()]
 
     def lanes_of(self, uplink: str) -> list[list[Outbox]]:
-        """For an uplink: its outboxes, the most urgent lane first."""
-        return [[one.outbox for one in self.of(uplink) if one.lane is lane] for lane in LANES]
+        """For an uplink: its outboxes, the most urgent first."""
+        own = self.of(uplink)
+        return [
+            [one.outbox for one in own if one.lane is Priority.ALARM],
+            [one.outbox for one in own if one.lane is not Priority.ALARM],
+        ]
 
     def delivered(self, uplink: str) -> Position:
         """Up to here the far end has acknowledged all there is for this uplink; never too high."""
@@ -243,13 +279,22 @@ class Deliveries:
             delivery.outbox.disk_failed()
 
     def _outbox(self, rule: PublishRule, lane: Priority, cursor: Cursor, replay: Replay) -> Outbox:
-        journal, hub = self._journal, self._hub
+        journal, hub, spool = self._journal, self._hub, self._spool
         end = journal.end(lane)
+        if spool is None or lane is not Priority.SPILLED:
+            own: OutboxCursor = cursor
+            committed: Callable[[], Position] = partial(journal.committed, lane)
+            on_commit: Callable[[Callable[[], None]], None] = partial(hub.on_commit, lane)
+        else:
+            own = SpoolCursor(cursor, spool)
+            committed = partial(settled, journal, spool)
+            on_commit = spool.settle
+            end = max(end, spool.last)
         return Outbox(
-            cursor=cursor,
+            cursor=own,
             open_reader=lambda after: journal.reader(cursor, after),
-            committed=lambda: journal.committed(lane),
-            on_commit=lambda callback: hub.on_commit(lane, callback),
+            committed=committed,
+            on_commit=on_commit,
             background=self._reading,
             holes=missing(cursor, end),
             end=end,
@@ -257,6 +302,25 @@ class Deliveries:
             wake=lambda: self._wake(rule.uplink),
             fail=self._fail,
         )
+
+
+class SpoolCursor:
+    """A cursor of the lane for what is spilled: what it acknowledges need not be written any more."""
+
+    def __init__(self, cursor: Cursor, spool: Spool) -> None:
+        self._cursor = cursor
+        self._spool = spool
+
+    def acknowledge(self, after: Position, upto: Position) -> None:
+        """As `Cursor.acknowledge`."""
+        self._cursor.acknowledge(after, upto)
+        self._spool.acknowledged(upto)
+
+
+def settled(journal: Journal, spool: Spool) -> Position:
+    """Everything up to here of rules that spill was acknowledged or is on disk."""
+    committed = journal.committed(Priority.SPILLED)
+    return committed if committed < journal.end(Priority.SPILLED) else max(committed, spool.low())
 
 
 def missing(cursor: Cursor, end: Position) -> list[tuple[Position, Position]]:

@@ -172,6 +172,7 @@ class Gateway:
             hub=self.hub,
             reading=self._reading,
             least_buffer_bytes=self._store.least_buffer_bytes,
+            spool=self._store.spool,
             wake=self._wake,
             fail=self._fail,
         )
@@ -378,7 +379,7 @@ class Gateway:
             self._servers.stop(timeout_s=STOP_S),
             *(self._supervisor.stop(link.task, timeout_s=STOP_S) for link in self._links.values()),
         )
-        self._store.journal.flush()
+        self._store.flush()
         deadline_s = asyncio.get_running_loop().time() + DRAIN_S
         while asyncio.get_running_loop().time() < deadline_s:
             drained = all(self._is_drained(uplink) for _spec, uplink in self._uplinks.values())

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from gateway.aio.memory import available_bytes
 from gateway.app.backup.places import LOCK
-from gateway.app.rules import LANES, segment_bytes
+from gateway.app.rules import LANES, is_spilling, segment_bytes
 from gateway.config.site import Site
 from gateway.core.batch import Batch
 from gateway.core.clock import Clock
@@ -18,12 +19,14 @@ from gateway.core.ports import Receipt
 from gateway.disk.block import Compression
 from gateway.disk.filesystem import File, RealFileSystem
 from gateway.disk.record import Position
+from gateway.flow.spool import Spool
 from gateway.journal.journal import Journal
 from gateway.journal.settings import JournalSettings
 
 _log = logging.getLogger("gateway.journal")
 
 HISTORY_SEGMENTS_MIN: Final = 32  # what is deleted at once is a small part of what may be kept
+LOW_MEMORY_BYTES: Final = 64 << 20  # of the machine: with less, nothing is held that can go to disk
 CURSOR_SAVE_MS: Final = 500  # below a second, so that each call of `maintain` saves: what a crash repeats
 
 
@@ -65,10 +68,19 @@ class Store:
         self.not_kept = 0  # batches that passed live while the disk was failed
         self._settings = _settings(site)
         history = site.journal.history
+        spills = any(is_spilling(rule) for rule in site.publish)
+        has_spilled = (self.directory / Priority.SPILLED.name.lower()).is_dir()
+        self._lanes: Final = (*LANES, Priority.SPILLED) if spills or has_spilled else LANES
+        self.spool: Final = (
+            Spool(append=self._spill, monotonic_ns=clock.monotonic_ns, max_bytes=site.journal.spill_memory)
+            if Priority.SPILLED in self._lanes
+            else None
+        )
+        self._is_short_of_memory = False
         self.journal: Final = Journal(
             self.directory,
             filesystem=self.filesystem,
-            lanes=LANES,
+            lanes=self._lanes,
             config_version=site.version,
             notify=notify,
             clock=clock,
@@ -133,7 +145,21 @@ class Store:
         self.journal.set_config_version(version)
 
     def append(self, batch: Batch, *, lane: Priority, stream: str) -> Receipt:
-        """As `Journal.append`; a failed disk is dealt with here."""
+        """As `Journal.append`; a failed disk is dealt with here, and what may stay in memory does."""
+        if lane is Priority.SPILLED and self.spool is not None:
+            return self.spool.hold(batch, stream)
+        return self._append(batch, lane, stream)
+
+    def _spill(self, batch: Batch, stream: str) -> Receipt:
+        return self._append(batch, Priority.SPILLED, stream)
+
+    def flush(self) -> None:
+        """The end is near: nothing waits in memory or for the commit interval any more."""
+        if self.spool is not None:
+            self.spool.spill_late()
+        self.journal.flush()
+
+    def _append(self, batch: Batch, lane: Priority, stream: str) -> Receipt:
         try:
             return self.journal.append(batch, lane=lane, stream=stream)
         except StorageError as error:
@@ -145,15 +171,23 @@ class Store:
         """Those with records of this run that are not on disk yet."""
         journal = self.journal
         return [
-            lane for lane in LANES if journal.end(lane)[1] and journal.committed(lane) < journal.end(lane)
+            lane
+            for lane in self._lanes
+            if journal.end(lane)[1] and journal.committed(lane) < journal.end(lane)
         ]
 
     def committed(self) -> Position:
-        """The last (epoch, seq) up to which everything is on disk, whatever its lane; never too high."""
-        waiting = self.waiting_lanes()
-        if waiting:
-            return min(self.journal.committed(lane) for lane in waiting)
-        return max(self.journal.committed(lane) for lane in LANES)
+        """The last (epoch, seq) up to which everything is on disk, whatever its lane; never too high.
+
+        Of rules that spill, what the far end acknowledged counts as if it were.
+        """
+        found = [self.journal.committed(lane) for lane in self.waiting_lanes()]
+        if self.spool is not None and len(self.spool):
+            found.append(self.spool.low())
+        if found:
+            return min(found)
+        last = [self.spool.last] if self.spool is not None else []
+        return max([*last, *(self.journal.committed(lane) for lane in self._lanes)])
 
     def is_blocked(self) -> bool:
         """Whether readers must pause; a disk that is given up blocks nobody."""
@@ -161,6 +195,8 @@ class Store:
 
     def maintain(self) -> None:
         """Each second: bounds, cursors, and telling people about the disk."""
+        if self.spool is not None:
+            self._spill_in_time(self.spool)
         self.journal.maintain()
         failure = self.journal.failure
         if failure is not None:
@@ -182,8 +218,24 @@ class Store:
             else:
                 _log.info("reading goes on, there is room again", extra={"directory": str(self.directory)})
 
+    def _spill_in_time(self, spool: Spool) -> None:
+        spool.spill_late()
+        available = available_bytes()
+        is_short = available is not None and available < LOW_MEMORY_BYTES
+        if is_short:
+            spool.spill()
+        if is_short != self._is_short_of_memory:
+            self._is_short_of_memory = is_short
+            if is_short:
+                _log.warning(
+                    "memory is short: values of rules with durability: spill go to disk",
+                    extra={"available_bytes": available, "below_bytes": LOW_MEMORY_BYTES},
+                )
+
     def close(self) -> None:
         """Make everything durable. Raises `StorageError`."""
+        if self.spool is not None:
+            self.spool.spill()
         try:
             self.journal.close()
         finally:

@@ -120,6 +120,10 @@ class JournalSection(Model):
         alias="max",
         description="Most disk space that the journal takes, all buffers together.",
     )
+    spill_memory: Annotated[int, Size("1MB", "1GB")] = Field(
+        "16MB", validate_default=True,
+        description="Most memory for values of rules with `durability: spill`; above it they go to disk.",
+    )  # fmt: skip
     alarm_share: Annotated[float, Percent()] = Field(
         "12.5%",
         validate_default=True,
@@ -516,6 +520,12 @@ class Buffer(Model):
         description="When it is full: drop_oldest loses the oldest, counted; block stops reading devices; "
         "thin keeps every second value of the whole outage, then every fourth …, all changes of quality and "
         "all events, and says how many are missing where.",
+    )
+    durability: Literal["always", "spill"] = Field(
+        "always",
+        description="always: every value is written to disk; spill: only what the uplink does not "
+        "acknowledge within a second, for SD cards: a power cut loses what was in memory then. Alarms are "
+        "always written.",
     )
     replay: Replay = Field(
         default_factory=defaults(Replay), description="How a backlog is sent after an outage."

@@ -27,6 +27,7 @@ class Priority(enum.IntEnum):
 
     NORMAL = 0
     ALARM = 1
+    SPILLED = 2  # of no point: normal values of rules with `durability: spill`, as far as they are written
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, gc=False):

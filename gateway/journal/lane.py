@@ -119,6 +119,8 @@ class Lane:
         self._is_save_due = False  # before the next batch
         self._is_changed = False  # cursors, since they were saved
         self._saved_ns = 0  # monotonic
+        self._saved_low: dict[str, Position] = {}
+        self._data_end: Position = (0, 0)  # of the last data record
         self._segment_elapsed_ns = 0  # running time when the active segment began
 
     # Start.
@@ -136,7 +138,7 @@ class Lane:
                 older = History()
                 damage.extend(self.log.scan(segment, older.visit))
                 history.adopt(older)
-        self._recovered_end = self.log.end
+        self._recovered_end = self._data_end = self.log.end
         has_data = bool(damage) or any(segment.records for segment in found.segments)
         if history.cursors is None and has_data:
             self._new_from = found.segments[0].after if found.segments else None
@@ -211,7 +213,7 @@ class Lane:
         body = codec.encode_batch(batch, layout_id)
         self._place(batch)
         group = log.append(RecordType.BATCH, position, tag, batch.received_ns, body)
-        self._last_of[stream] = position
+        self._last_of[stream] = self._data_end = position
         self._counts[stream] += 1
         offset = self._offset
         if offset >= self._mark_due:
@@ -289,7 +291,7 @@ class Lane:
         age_ns = now_ns - self._saved_ns
         is_old = age_ns >= self._settings.cursor_save_ms * 1_000_000
         is_sign_due = self.keeps_history and age_ns >= self._settings.mark_ms * 1_000_000
-        if self._is_save_due or (self._is_changed and is_old) or is_sign_due:
+        if self._is_save_due or (self._is_changed and is_old and self._is_worth_saving()) or is_sign_due:
             self._save()
         self._delete_passed()
 
@@ -390,6 +392,10 @@ class Lane:
             book.add_batch(active.planned, self.log.end, span)
             book.add_life(batch.epoch, batch.received_ns)
 
+    def _is_worth_saving(self) -> bool:
+        """Whether a crash would deliver anything again: else a lane that is only passed is not written to."""
+        return any(self._saved_low.get(name, (0, 0)) < self._data_end for name in self.cursors)
+
     def note_boots(self) -> None:
         """What is known of this and earlier boots goes into the log."""
         body = codec.encode_note(BootsNote(self._boots.known))
@@ -407,6 +413,7 @@ class Lane:
             self.places.book(active).add_life(self._epoch, wall_ns)
         self._is_save_due = self._is_changed = False
         self._saved_ns = now_ns
+        self._saved_low = {note.name: note.low for note in notes}
 
     def _pass_idle(self, cursor: Cursor) -> None:
         """A cursor that nothing waits for goes with the end, so that it holds no segment."""

@@ -11,12 +11,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from gateway.app.rules import SpoolCursor, settled
 from gateway.core.batch import Batch
+from gateway.core.point import Priority
 from gateway.flow.outbox import Entry, Outbox, Position, Replay
+from gateway.flow.spool import Spool
 from gateway.journal.cursor import Cursor
 from gateway.journal.reader import Reader
 from tests.disk.faulty import FaultyFileSystem
-from tests.journal.support import LAYOUT, Bench, N
+from tests.journal.support import LAYOUT, Bench, N, ToldClock
 
 WINDOW = 8  # records of two values each are two: the limit under test is small, so that it is met
 HOLES = 3
@@ -45,7 +48,7 @@ class Desk:
     def __init__(self, replay: Replay) -> None:
         self.replay = replay
         self.disk = FaultyFileSystem()
-        self.bench = Bench(self.disk)
+        self.bench = self._bench()
         self.readers: list[Reader] = []
         self.open_files = 0
         self.failures: list[BaseException] = []
@@ -70,6 +73,9 @@ class Desk:
             wake=self._wake,
             fail=self.failures.append,
         )
+
+    def _bench(self, clock: ToldClock | None = None) -> Bench:
+        return Bench(self.disk, clock=clock)
 
     def _open(self, after: Position) -> Reader:
         reader = self.bench.journal.reader(self.cursor, after)
@@ -96,15 +102,18 @@ class Desk:
             epoch=journal.epoch,
             seq=self.bench.seq,
         )
-        self.receipt = journal.append(batch, lane=N, stream=stream)
+        self.receipt = self._store(batch, stream)
         if stream == "a":
             self.outbox.offer(batch, stream)
         return (batch.epoch, batch.seq)
 
+    def _store(self, batch: Batch, stream: str) -> Any:
+        return self.bench.journal.append(batch, lane=N, stream=stream)
+
     def restart(self) -> None:
         """An orderly one: everything offered is on disk, and so is the cursor."""
         self.bench.journal.close()
-        self.bench = Bench(self.disk, clock=self.bench.clock)
+        self.bench = self._bench(self.bench.clock)
         self._begin()
 
     def drain(self) -> list[Entry]:
@@ -272,7 +281,74 @@ class LiveFirst(Delivery):
     replay = Replay(live_first=True, share=0.3)
 
 
+class SpillDesk(Desk):
+    """What is not acknowledged in time goes to a lane of its own."""
+
+    def _bench(self, clock: ToldClock | None = None) -> Bench:
+        return Bench(self.disk, clock=clock, lanes=(N, Priority.SPILLED))
+
+    def _begin(self) -> None:
+        super()._begin()
+        journal, clock = self.bench.journal, self.bench.clock
+        self.cursor = self.bench.cursor("s", lane=Priority.SPILLED)
+        self.spool = Spool(append=self._spill, monotonic_ns=clock.monotonic_ns, max_bytes=20_000)
+        end = journal.end(Priority.SPILLED)
+        self.outbox = Outbox(
+            cursor=SpoolCursor(self.cursor, self.spool),
+            open_reader=self._open,
+            committed=lambda: settled(journal, self.spool),
+            on_commit=self.spool.settle,
+            background=self.thread,
+            holes=missing(self.cursor, end),
+            end=end,
+            replay=self.replay,
+            wake=self._wake,
+            fail=self.failures.append,
+        )
+
+    def _spill(self, batch: Batch, stream: str) -> Any:
+        return self.bench.journal.append(batch, lane=Priority.SPILLED, stream=stream)
+
+    def _store(self, batch: Batch, stream: str) -> Any:
+        return self.spool.hold(batch, stream)
+
+    def restart(self) -> None:
+        self.spool.spill()
+        super().restart()
+
+
+class Spilling(Delivery):
+    """The same promises where values go to disk only when they must."""
+
+    desk: SpillDesk
+
+    @initialize()
+    def begin(self) -> None:
+        super().begin()
+        self.desk = SpillDesk(self.replay)
+
+    @rule(seconds=st.integers(0, 2))
+    def time_passes(self, seconds: int) -> None:
+        self.desk.bench.clock.now_ns += seconds * 1_000_000_000
+        self.desk.spool.spill_late()
+
+    @invariant()
+    def the_spool_is_bounded(self) -> None:
+        assert self.desk.spool.bytes <= self.desk.spool.max_bytes
+
+
+class SpillingLiveFirst(Spilling):
+    """And where new values overtake besides."""
+
+    replay = Replay(live_first=True, share=0.3)
+
+
 TestInOrder = Delivery.TestCase
+TestSpilling = Spilling.TestCase
+TestSpillingLiveFirst = SpillingLiveFirst.TestCase
+TestSpilling.settings = TestSpillingLiveFirst.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None
+)
 TestLiveFirst = LiveFirst.TestCase
 TestInOrder.settings = TestLiveFirst.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
