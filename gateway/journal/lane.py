@@ -23,6 +23,7 @@ from gateway.disk.segment import Segment
 from gateway.disk.writer import Group, Notify, Saving, State
 from gateway.journal import codec
 from gateway.journal.boots import Boots
+from gateway.journal.choice import ABOVE as THIN_ABOVE
 from gateway.journal.codec import (
     BootsNote,
     CursorNote,
@@ -287,6 +288,7 @@ class Lane:
         age_ns = elapsed_ns - self._segment_elapsed_ns
         if active is not None and active.records and age_ns >= self._settings.segment_age_ms * 1_000_000:
             self._roll(self.log.end)
+        self.thinning.look_again()
         self._enforce()
         age_ns = now_ns - self._saved_ns
         is_old = age_ns >= self._settings.cursor_save_ms * 1_000_000
@@ -366,6 +368,7 @@ class Lane:
         self._counts_at_segment = self._counts.copy()
         self._definitions.clear()
         self._segment_elapsed_ns = elapsed_ns
+        self.thinning.look_again()
         self._mark()
         self._preamble(position)
 
@@ -441,6 +444,8 @@ class Lane:
     def _bound_of(self, cursor: Cursor) -> int:
         if cursor.full is Full.BLOCK:
             return self._marks.before(cursor.low).offset + cursor.max_bytes + 1
+        if cursor.full is Full.THIN and self.thinning.is_ready:
+            return self._marks.before(cursor.low).offset + int(cursor.max_bytes * THIN_ABOVE) + 1
         behind = self._marks.after(cursor.low)
         return (self._offset if behind is None else behind.offset) + cursor.max_bytes
 

@@ -39,6 +39,7 @@ class LaneThinning:
     ) -> None:
         """`report`: damage that was found in what is rewritten."""
         self.sources: tuple[Segment, ...] = ()  # of the piece under way: they must stay where they are
+        self._has_nothing = False  # since it was last looked for
         self._lane = lane
         self._filesystem = filesystem
         self._settings = settings
@@ -46,6 +47,15 @@ class LaneThinning:
         self._jobs = jobs
         self._report = report
         self._useless: set[str] = set()  # names of segments that it did not make smaller
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it would begin with something once a backlog is long enough."""
+        return not self.sources and not self._has_nothing
+
+    def look_again(self) -> None:
+        """There may be something to make thinner now."""
+        self._has_nothing = False
 
     def look_at(self, cursor: Cursor) -> None:
         """Begin to make its backlog thinner where that is due and nothing else is being rewritten."""
@@ -58,6 +68,7 @@ class LaneThinning:
             segment_bytes=self._settings.segment_bytes,
             useless=self._useless,
         )
+        self._has_nothing = chosen is None
         if chosen is None:
             return
         task = choice.task_of(

@@ -192,12 +192,20 @@ class Reader:
             return chunk.offset, chunk.after
         return chunk.offset, segment.after  # packed together with what stands before the place
 
-    def _look_up(self, offsets: tuple[tuple[int, int], ...], key: int, before: int) -> None:
+    def _look_up(
+        self,
+        offsets: tuple[tuple[int, int], ...],
+        key: int,
+        before: int,
+        is_known: Callable[[], bool],
+    ) -> None:
         """Read the definition that stands before the place where we began."""
         segment, file = self._segment, self._file
         if segment is not None and file is not None:
             for entry in defined_at(file, offsets, key, before=before, salt=segment.salt):
                 self._define(entry, segment)
+                if is_known():
+                    return
 
     def _take(self, entry: Entry, segment: Segment, skip: tuple[Range, ...], records: list[Record]) -> None:
         position = entry.position
@@ -216,14 +224,16 @@ class Reader:
     def _record(self, entry: Entry, segment: Segment) -> Record | None:
         layout_id, places = entry.body[: codec.LAYOUT_ID_BYTES], self._places
         if places is not None and layout_id not in self._definitions:
-            self._look_up(places.layouts, int.from_bytes(layout_id, "little"), entry.offset)
+            key, known = int.from_bytes(layout_id, "little"), self._definitions
+            self._look_up(places.layouts, key, entry.offset, lambda: layout_id in known)
         definition = self._definitions.get(layout_id)
         if definition is None:
             self._quarantine(entry, segment, "the definition of its layout is damaged")
             return None
         layout, version = definition
         if places is not None and entry.stream not in self._streams:
-            self._look_up(places.streams, entry.stream, entry.offset)
+            names = self._streams
+            self._look_up(places.streams, entry.stream, entry.offset, lambda: entry.stream in names)
         stream = self._streams.get(entry.stream)
         if stream is None:
             self._quarantine(entry, segment, "the definition of its stream is damaged")
