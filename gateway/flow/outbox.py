@@ -182,7 +182,12 @@ class Outbox:
         self._replay = replay
         self._wake = wake
         self._fail = fail
-        self._holes: deque[_Hole] = deque(_Hole(after, upto) for after, upto in holes)
+        self._holes: deque[_Hole] = deque()
+        for after, upto in holes:
+            if len(self._holes) < HOLES_MAX:
+                self._holes.append(_Hole(after, upto))
+            else:
+                self._holes[-1].upto = upto
         self._tail: deque[tuple[Position, Position, Batch, str]] = deque()
         self._tail_values = 0
         self._last = end  # position of our newest record
