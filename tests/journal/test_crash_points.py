@@ -97,7 +97,9 @@ def test_a_crash_at_every_operation_loses_nothing_committed(seed: int, settings:
         disk = disk.after_crash(seed * 1000 + crash_at)
         story.run(disk, seed + 100, rounds=3)
         assert story.epochs == sorted(set(story.epochs))
-    assert min(where[kind] for kind in ("write", "sync", "create", "sync directory", "unlink")) > 0
+    # Packed, how many segments there are in so short a life depends on random salts.
+    kinds = ("write", "sync", "create", "sync directory", *(("unlink",) if settings is SMALL else ()))
+    assert min(where[kind] for kind in kinds) > 0
 
 
 class ThinStory:
