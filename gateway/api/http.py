@@ -64,7 +64,9 @@ class Refusal(msgspec.Struct, frozen=True):
 class Pending:
     """An answer that comes later, on the event loop, unless it is given up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_brief: bool = False) -> None:
+        """`is_brief`: it comes soon, so that who only ended his own sending still gets it."""
+        self.is_brief: Final = is_brief
         self._send: Callable[[Response], None] | None = None
         self._response: Response | None = None
         self.give_up: Callable[[], None] = lambda: None  # nobody waits for it any more
@@ -152,7 +154,7 @@ class Routes:
                 400, f"since: found {text!r}, expected the counter of an earlier answer, a whole number"
             )
         made = self._source.points(int(text))
-        pending = Pending()
+        pending = Pending(is_brief=True)
 
         def failed(error: BaseException) -> None:
             _log.error("cannot answer a request", extra={"path": "/v1/points"}, exc_info=error)
@@ -307,10 +309,12 @@ class _Connection(asyncio.Protocol):
         self._work()
 
     def eof_received(self) -> bool:
-        if self._pending is None:  # else who does not wait for the answer is gone
-            self._http.receive_data(b"")
-            self._work()
-        return False
+        pending = self._pending
+        if pending is not None and not pending.is_brief:
+            return False  # who does not wait for the answer is gone
+        self._http.receive_data(b"")
+        self._work()
+        return self._pending is not None  # half open until it is answered
 
     def pause_writing(self) -> None:
         self._is_paused = True

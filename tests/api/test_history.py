@@ -242,5 +242,6 @@ def test_who_talks_on_and_on_while_waiting_is_cut_off() -> None:
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             assert await reader.read() == b""
         await oracle.changed(lambda: oracle.given_up == 1)
+        writer.close()
 
     serve(scenario)
