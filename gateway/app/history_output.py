@@ -24,6 +24,7 @@ _SPAN_COLUMNS: Final = (
     "kind", "name", "from", "to", "unit", "count", "not_good", "min", "max", "mean", "first", "last", "good",
 )  # fmt: skip
 _NAME_WIDTH_MAX: Final = 28
+_SPAN_NAME_WIDTH_MAX: Final = 18
 _NUMBER_WIDTH: Final = 10
 
 
@@ -73,9 +74,11 @@ class _Lines:
     def show(self, answer: HistoryAnswer, row: Row) -> None:
         if not self._width:
             names = {one.name for one in answer.rows if not isinstance(one, GapRow)}
-            self._width = min(max(map(len, names), default=8), _NAME_WIDTH_MAX)
-            if isinstance(row, SpanRow) or answer.every_s is not None:
-                numbers = "".join(f"{title:>{_NUMBER_WIDTH}}" for title in ("mean", "min", "max"))
+            is_spans = answer.every_s is not None
+            most = _SPAN_NAME_WIDTH_MAX if is_spans else _NAME_WIDTH_MAX
+            self._width = min(max(map(len, names), default=8), most)
+            if is_spans:
+                numbers = "".join(f" {title:>{_NUMBER_WIDTH}}" for title in ("mean", "min", "max"))
                 self._print(Text(f"{'time':<13}{'tag':<{self._width}}{numbers}  count  good", style="bold"))
         moment = _local(row.time if isinstance(row, ValueRow) else row.from_)
         day = f"{moment:%A, %Y-%m-%d %Z}"
@@ -98,13 +101,13 @@ class _Lines:
         if row.time_quality != "good":
             text.append(f"  time {row.time_quality}", style="yellow")
         if row.missing:
-            text.append(f"  {row.missing} before it thinned out", style="yellow")
+            text.append(f"  {row.missing} before thinned out", style="yellow")
         if row.time_origin == "device":
             text.append("  device's time", style="dim")
         return text
 
     def _span(self, moment: datetime.datetime, row: SpanRow) -> Text:
-        numbers = "".join(f"{_shown(number):>{_NUMBER_WIDTH}}" for number in (row.mean, row.min, row.max))
+        numbers = "".join(f" {_short(number):>{_NUMBER_WIDTH}}" for number in (row.mean, row.min, row.max))
         share = f"{row.good:.0%}" if row.good in {0.0, 1.0} else f"{min(max(row.good, 0.001), 0.999):.1%}"
         style = "" if row.good == 1.0 else "yellow" if row.good else "dim"
         line = f"{_clock(moment)} {_fit(row.name, self._width)}{numbers}{row.count:>7}{share:>6} {row.unit}"
@@ -146,6 +149,10 @@ def _clock(moment: datetime.datetime) -> str:
 
 def _fit(name: str, width: int) -> str:
     return f"{name:<{width}}" if len(name) <= width else f"…{name[-width + 1 :]}"
+
+
+def _short(number: float | None) -> str:
+    return "-" if number is None else f"{number:.5g}"
 
 
 def _shown(value: PlainValue) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gateway.app.compiled import Compiled
+from gateway.app.history_plan import history_lines
 
 WARN_ABOVE: Final = 0.70  # of what a wire can carry: above it late scans are a matter of time
 ANSWER_NS_DEFAULT: Final = 10_000_000  # what a device on a local network takes for one request, cautiously
@@ -132,6 +133,8 @@ def print_plan(
         style="dim",
         highlight=False,
     )
+    for line in history_lines(compiled):
+        click.echo(line)
     for link in costs:
         if link.utilisation > WARN_ABOVE and not link.is_continuous:
             click.echo(

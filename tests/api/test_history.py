@@ -243,5 +243,7 @@ def test_who_talks_on_and_on_while_waiting_is_cut_off() -> None:
             assert await reader.read() == b""
         await oracle.changed(lambda: oracle.given_up == 1)
         writer.close()
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            await writer.wait_closed()
 
     serve(scenario)

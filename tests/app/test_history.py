@@ -11,6 +11,7 @@ import pytest
 from gateway.app import history as desk_module
 from gateway.app.compiled import compile_site
 from gateway.app.history import AT_ONCE_MAX, HistoryDesk
+from gateway.app.history_plan import history_lines
 from gateway.app.history_rule import STREAM, history_streams
 from gateway.app.kinds import kinds
 from gateway.config.load import load
@@ -186,7 +187,19 @@ def test_history_records_what_no_rule_records_as_finely(
     assert all((stream.policy.on is ReportOn.SCAN) == is_scan for stream in streams)
 
 
+def test_the_plan_says_what_history_costs(tmp_path: Path) -> None:
+    (tmp_path / "gateway.yaml").write_text(SITE % ("{keep: 10d, max: 1GB}", "{}"))
+    assert history_lines(compile_site(load(tmp_path, kinds()))) == [
+        "history: 3 of 3 points, kept 10d of running time within 1.0 GB; 1 as published, 2 for history alone, "
+        "at most 2.0 values/s more"
+    ]
+    (tmp_path / "gateway.yaml").write_text(SITE % ('{match: "*/speed"}', "{}"))
+    [line] = history_lines(compile_site(load(tmp_path, kinds())))
+    assert line.endswith("1 as published, none twice")
+
+
 def test_without_the_section_nothing_is_recorded_for_history(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text((SITE % ("", "{}")).replace("journal: {history: }\n", ""))
     compiled = compile_site(load(tmp_path, kinds()))
     assert history_streams(compiled.site, compiled.layouts) == []
+    assert history_lines(compiled) == []
