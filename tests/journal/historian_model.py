@@ -7,6 +7,7 @@ from collections.abc import Generator, Sequence
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Point, Priority, Value, ValueType
 from gateway.core.quality import GOOD, Quality, is_good
+from gateway.disk.block import Compression
 from gateway.journal.buckets import STEP_NS, Bucket
 from gateway.journal.historian import Historian, Now, Page, Pages, Question
 from gateway.journal.lane_scan import HistoryLane
@@ -16,7 +17,9 @@ from tests.disk.faulty import FaultyFileSystem
 from tests.journal.support import SECOND_NS, Bench, N, ToldClock
 
 A = Priority.ALARM
-SETTINGS = JournalSettings(segment_bytes=2500, cursor_save_ms=1000, mark_ms=1000)
+SETTINGS = JournalSettings(
+    segment_bytes=2500, cursor_save_ms=1000, mark_ms=1000, compression=Compression.ZSTD
+)
 
 
 def layout(device: str, tags: int) -> Layout:

@@ -24,6 +24,7 @@ S = SECOND_NS
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(places, "CHUNK_BYTES", 300)
+    monkeypatch.setattr("gateway.disk.segment._PACKED_STEP_BYTES", 1)
 
 
 numbers = st.integers(-50, 50)
@@ -39,19 +40,16 @@ steps = st.one_of(
 
 
 def lived(moves: list[tuple[str, int, object]]) -> Past:
+    """Some records share a commit, and are packed together then."""
     past = Past()
     for verb, number, more in moves:
         if verb == "pump":
-            past.put(PUMP, (float(number), float(-number)), quality=more)  # type: ignore[arg-type]  # as drawn
-            past.wait(S // 2)
+            past.put(PUMP, (float(number), float(-number)), quality=more, is_committed=False)  # type: ignore[arg-type]  # as drawn
         elif verb == "fan":
-            past.put(FAN, (float(number),), streams=str(more))
-            past.wait(S // 2)
+            past.put(FAN, (float(number),), streams=str(more), is_committed=False)
         elif verb == "event":
-            past.put(
-                PUMP, (float(number),), source_ns=past.clock.wall_ns() - int(str(more)) * S, columns=(1,)
-            )
-            past.wait(S // 2)
+            source_ns = past.clock.wall_ns() - int(str(more)) * S
+            past.put(PUMP, (float(number),), source_ns=source_ns, columns=(1,), is_committed=False)
         elif verb == "wait":
             past.wait(number * S)
         elif verb == "maintain":
@@ -62,6 +60,10 @@ def lived(moves: list[tuple[str, int, object]]) -> Past:
             past.clock.now_wall_ns += number * S
         else:
             past.restart(number * S)
+        past.wait(S // 2 if verb in ("pump", "fan", "event") else 0)
+        if number % 5 == 0:
+            past.bench.journal.commit()
+    past.bench.journal.commit()
     return past
 
 
@@ -143,6 +145,28 @@ def test_a_value_that_does_not_change_holds_while_the_gateway_runs_and_not_a_sec
     [gap] = past.ask(from_ns=begin + 300 * S, to_ns=begin + 1200 * S)
     assert isinstance(gap, Gap)
     assert (gap.why, gap.from_ns - begin, gap.to_ns - begin) == (Why.OFF, 600 * S, 900 * S)
+
+
+def test_after_a_power_cut_values_hold_until_the_last_sign_of_life_on_the_disk() -> None:
+    past = Past()
+    begin = past.clock.wall_ns()
+    past.put(PUMP, (10.0, 0.0))
+    for _ in range(100):
+        past.wait(S)
+        past.bench.journal.maintain()
+        past.bench.journal.commit()
+    past.wait(S // 2)
+    past.boots += 1  # no stop, and an hour later
+    past.wait(3600 * S)
+    past.clock.now_ns = S
+    past.start()
+    [gap] = past.ask(from_ns=begin + 50 * S, to_ns=begin + 3700 * S)
+    assert isinstance(gap, Gap)
+    assert begin + 99 * S <= gap.from_ns <= begin + 100 * S
+    assert gap.to_ns == begin + 3700 * S + S // 2
+    [one, *_] = past.ask(from_ns=begin, to_ns=begin + 200 * S, every_ns=200 * S)
+    assert isinstance(one, Bucket)
+    assert 99 / 200 <= one.good <= 100 / 200
 
 
 def test_a_clock_set_forward_is_a_gap_and_one_set_back_counts_an_hour_twice() -> None:
@@ -308,7 +332,6 @@ def test_packed_or_not_the_past_is_the_same(
         "tests.journal.historian_model.SETTINGS",
         JournalSettings(segment_bytes=30_000, mark_ms=1000, compression=compression),
     )
-    monkeypatch.setattr("gateway.disk.segment._PACKED_STEP_BYTES", 1)
     past = Past()
     begin = past.clock.wall_ns()
     for number in range(60):  # many records in each commit, so that they are packed together
@@ -323,6 +346,21 @@ def test_packed_or_not_the_past_is_the_same(
         assert isinstance(row, Bucket)
         assert row.count == 20
         assert row.good == 1.0
+
+
+def test_of_records_packed_together_only_those_of_the_time_are_told_and_each_once() -> None:
+    past = Past()
+    begin = past.clock.wall_ns()
+    for hours in (10, -10, 0):  # a clock that goes away for a while, all in one commit
+        for number in range(12):
+            past.put(FAN, (float(number),), is_committed=False)
+            past.wait(S)
+        past.clock.now_wall_ns += hours * 3600 * S
+    past.bench.journal.commit()
+    rows = past.ask(from_ns=begin, to_ns=begin + 100 * S)
+    values = [row for row in rows if isinstance(row, Sample)]
+    assert len(values) == 24
+    assert values == past.values(begin, begin + 100 * S)
 
 
 def test_segments_that_go_while_they_are_read_are_asked_for_again() -> None:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.journal.cursor import Full
+from gateway.journal.historian import Now, Question
 from gateway.journal.journal import Journal
 from gateway.journal.retention import RetentionStats
+from gateway.journal.samples import Sample
 from gateway.journal.settings import JournalSettings
 from tests.disk.faulty import FaultyFileSystem
+from tests.journal.historian_model import drive
 from tests.journal.support import DAY_NS, SECOND_NS, Bench, N, everything, numbers
 
 SETTINGS = JournalSettings(segment_bytes=1600, cursor_save_ms=1000, mark_ms=1000)
@@ -130,8 +134,8 @@ def test_a_full_disk_takes_history_first_and_says_so(caplog: pytest.LogCaptureFi
     low = cursor.low
     for _ in range(400):  # away; there is no room for this beside the history
         bench.put()
+        assert not bench.journal.is_full  # it gave way before it came to that
         bench.care()
-        assert not bench.journal.is_full
     assert bench.history.gave_way_segments > 0
     assert bench.history.gave_way_bytes > 0
     assert cursor.low == low
@@ -139,8 +143,13 @@ def test_a_full_disk_takes_history_first_and_says_so(caplog: pytest.LogCaptureFi
     assert "history is deleted before its time" in caplog.text
 
 
-def test_a_disk_that_is_full_at_once_gets_room_from_history() -> None:
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_disk_that_is_full_at_once_gets_room_from_history(
+    is_told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     disk = FaultyFileSystem()
+    if not is_told:  # a quota, say: there is room, and not for us
+        monkeypatch.setattr(disk, "free_bytes", lambda _directory: 1 << 40)
     bench = Keeping(disk, keep_ns=365 * DAY_NS, max_bytes=1 << 30)
     bench.live(300)
     disk.room = 0  # somebody else wrote
@@ -150,6 +159,29 @@ def test_a_disk_that_is_full_at_once_gets_room_from_history() -> None:
     bench.journal.commit()
     assert not bench.journal.is_full
     assert bench.history.gave_way_segments > 0
+
+
+def test_thinning_a_backlog_leaves_history_that_was_delivered_and_tells_what_it_took() -> None:
+    disk = FaultyFileSystem()
+    bench = Keeping(disk, keep_ns=365 * DAY_NS, max_bytes=1 << 30)
+    cursor = bench.cursor(full=Full.THIN, max_bytes=20_000)
+    bench.live(200)
+    assert cursor.low == (1, 200)
+    for _ in range(600):  # the uplink is away
+        bench.clock.now_ns += SECOND_NS
+        bench.clock.now_wall_ns += SECOND_NS
+        bench.put()
+        bench.care()
+    left = everything(bench.journal.reader(N, (0, 0)))
+    assert numbers([one for one in left if one.position <= (1, 200)]) == [(1, seq) for seq in range(1, 201)]
+    assert len(left) < 700
+    pages = bench.journal.historian().ask(
+        Question(wanted=lambda _, tag: tag == "t0", from_ns=0, to_ns=1 << 62, limit=10_000),
+        Now(bench.clock.wall_ns(), bench.journal.epoch),
+    )
+    rows = [row for row in drive(pages).rows if isinstance(row, Sample)]
+    assert [row.value for row in rows] == [one.batch.values[0] for one in left]
+    assert sum(1 + row.missing for row in rows) == 800  # each value is there, or counted
 
 
 def test_without_retention_segments_go_as_soon_as_they_were_delivered() -> None:
