@@ -14,7 +14,15 @@ import msgspec
 from gateway.app.compiled import Compiled
 from gateway.app.history_rule import history_streams
 from gateway.app.plan import LinkCost
-from gateway.app.rules import LANES, buffer_bytes, columns_of, lane_bytes, policy_of, stream_name
+from gateway.app.rules import (
+    LANES,
+    buffer_bytes,
+    columns_of,
+    is_spilling,
+    lane_bytes,
+    policy_of,
+    stream_name,
+)
 from gateway.config.site import Site
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Point, Priority, Value, ValueType
@@ -77,9 +85,14 @@ def wear(compiled: Compiled, costs: list[LinkCost], *, share: float) -> Wear:
     streams: list[tuple[str, Stream, int, int]] = []
     for rule in site.publish:
         columns = columns_of(rule, layouts)
-        for lane in LANES:
+        for priority in LANES:
+            is_spilled = priority is Priority.NORMAL and is_spilling(rule)
+            lane = Priority.SPILLED if is_spilled else priority
             stream = Stream(
-                name=stream_name(rule), policy=policy_of(rule.model.report), lane=lane, columns=columns[lane]
+                name=stream_name(rule),
+                policy=policy_of(rule.model.report),
+                lane=lane,
+                columns=columns[priority],
             )
             keep_ns = rule.model.buffer.keep_ns
             streams.append(
@@ -93,13 +106,14 @@ def wear(compiled: Compiled, costs: list[LinkCost], *, share: float) -> Wear:
         )
     found: list[StreamCost] = []
     commits = grows = pages = plain = packed = 0.0
-    for lane in LANES:
+    for lane in (*LANES, Priority.SPILLED):
         own = [one for one in streams if one[1].lane is lane and one[1].columns]
         flows = [flow for _name, stream, *_ in own for flow in _flows(stream, periods_ns, share)]
         made = _Lane(site, flows)
-        commits += made.commits_per_s
-        grows += made.bytes_per_s
-        pages += made.bytes_per_s + made.commits_per_s * PAGE_BYTES
+        if lane is not Priority.SPILLED:  # which the disk sees only while the uplink does not keep up
+            commits += made.commits_per_s
+            grows += made.bytes_per_s
+            pages += made.bytes_per_s + made.commits_per_s * PAGE_BYTES
         plain += made.plain_per_s
         packed += made.records_per_s_bytes
         for name, stream, limit, keep_ns in own:

@@ -12,6 +12,7 @@ from rich.table import Table
 from gateway.app.compiled import Compiled
 from gateway.app.plan import LinkCost
 from gateway.app.wear import DAY_S, PAGE_BYTES, StreamCost, Wear, wear
+from gateway.core.point import Priority
 
 SHARE: Final = 0.1
 CARD_BYTES: Final = 32 * 10**9
@@ -58,7 +59,7 @@ def print_wear(
         console,
         "lasts: so long values are kept while the uplink is away, by the size of the buffer and of all that "
         "is in its lane, or (*) by keep. all: every value differs from scan to scan; "
-        f"{some}: so many do (--share). Deadbands count as none.",
+        f"{some}: so many do (--share). Deadbands count as none.{_spilled(worst)}",
     )
     console.print()
     for name, cost in (("all", worst), (some, usual)):
@@ -82,6 +83,12 @@ def print_wear(
             f"warning: with {some} of the values changing the card lasts {_life(years)}, less than"
             f" {WARN_YEARS:g} years: commit less often (journal: commit), report or scan less, or use an SSD"
         )
+
+
+def _spilled(cost: Wear) -> str:
+    if all(one.lane is not Priority.SPILLED for one in cost.streams):
+        return ""
+    return " spilled: goes to the disk while the uplink is away only, and is not in the sums below."
 
 
 def _table(worst: Wear, usual: Wear, some: str) -> Table:

@@ -120,6 +120,17 @@ def test_reading_without_a_period_takes_what_its_requests_take(tmp_path: Path) -
     assert cost(tmp_path, scan="continuous").streams[0].records_per_s == pytest.approx(100, rel=0.01)
 
 
+def test_what_spills_does_not_wear_the_disk(tmp_path: Path) -> None:
+    made = cost(tmp_path, buffer={"durability": "spill", "max": "10MB", "keep": "365d"})
+    (stream,) = made.streams
+    assert stream.lane is Priority.SPILLED
+    assert stream.lasts_s == pytest.approx(10e6 / (stream.bytes_per_day / DAY_S)), "while the uplink is away"
+    assert made.disk_bytes_per_day == 0
+    text = " ".join(plan(tmp_path).split())
+    assert "spilled: goes to the disk while the uplink is away only" in text
+    assert "over 100 years" in text
+
+
 def plan(folder: Path, *options: str) -> str:
     env = {"COLUMNS": "80", "TERM": "dumb"}
     return CliRunner().invoke(cli, ["plan", str(folder), *options], env=env, catch_exceptions=False).output

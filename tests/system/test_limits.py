@@ -33,7 +33,10 @@ def site(plant: Plant, http: int = 0) -> dict[str, object]:
         "scan": {"fast": "20ms"},
         "devices": {"d1": {"link": "plc", "unit": 1, "tags": counting_tags("fast")}},
         "uplinks": {"broker": {"kind": "mqtt", "url": f"mqtt://{LOOPBACK}:{free_port()}"}},
-        "publish": [{"uplink": "broker", "topic": "plant/{device}"}],
+        "publish": [
+            {"uplink": "broker", "topic": "plant/{device}"},
+            {"uplink": "broker", "topic": "spill/{device}", "buffer": {"durability": "spill"}},
+        ],
     }
 
 
