@@ -107,7 +107,7 @@ class ModbusLink(Link):
         1,
         ge=1,
         le=16,
-        description="2 and more: a further connection to a host that another link has, where the device takes "
+        description="2 and more: a further connection to the host of another link, where the device takes "
         "several. Each link has its own devices.",
     )
     echo: bool = Field(
