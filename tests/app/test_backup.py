@@ -659,10 +659,15 @@ def test_a_file_that_changes_while_it_is_read_changes_nothing(
 # What people see
 
 
-def test_what_the_commands_print(box: Box, other: Box, tmp_path: Path) -> None:
+def test_what_the_commands_print(
+    box: Box, other: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    monkeypatch.setattr("gateway.app.backup.command.os.nice", steps.append)
     file = tmp_path / "gw.backup"
     where = ["--config", str(box.config), "--state", str(box.state)]
     made = CliRunner().invoke(cli, ["backup", str(file), *where], catch_exceptions=False)
+    assert steps == [10], "the gateway's work goes first"
     assert "gw, epoch 1000: 5 configuration files, " in made.output
     assert "  secrets/password (uplinks.broker.password_file)" in made.output
     listed = CliRunner().invoke(cli, ["backup", "--list", str(file)], catch_exceptions=False).output

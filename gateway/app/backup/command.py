@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -14,6 +16,8 @@ from gateway.app.backup.restore import Restored, restore, verify
 from gateway.app.backup.save import save
 from gateway.app.backup.swap import finish_if_begun
 from gateway.config.files import MAIN_FILE
+
+NICE: Final = 10  # the gateway's work goes first
 
 
 def configuration(given: Path | None) -> Path:
@@ -25,6 +29,7 @@ def configuration(given: Path | None) -> Path:
 
 def back_up(file: Path, *, config: Path | None, state: Path | None, with_secrets: bool) -> None:
     """Make one and say what is in it."""
+    os.nice(NICE)
     where = configuration(config)
     saved = save(
         file, config=where, state=state or usual_state(where), with_secrets=with_secrets, version=_version()

@@ -20,7 +20,6 @@ from gateway.disk.filesystem import RealFileSystem
 from gateway.journal.epochs import EpochFile
 
 PARTIAL: Final = ".partial"
-NICE: Final = 10  # the gateway goes first
 
 
 class Saved(msgspec.Struct, frozen=True, kw_only=True):
