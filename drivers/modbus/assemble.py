@@ -12,6 +12,7 @@ from drivers.modbus import decode, encode, field, planner, transport
 from drivers.modbus.config import ModbusDevice
 from drivers.modbus.device import CompileDecode, Demotion, Device, Neighbours, Scan
 from drivers.modbus.driver import ModbusDriver
+from drivers.modbus.identify import Inquiry
 from drivers.modbus.link import LINES, ModbusLink
 from drivers.modbus.patience import Patience
 from drivers.modbus.planner import Block, Plan
@@ -156,6 +157,11 @@ def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
         timeout_ns=link.timeout_ns,
         gap_ns=link.gap_ns,
         heartbeats=tuple(_heartbeats({part.device.name: part.device for part in parts.scans}.values())),
+        inquiries=tuple(
+            Inquiry(devices.get(spec))
+            for spec in {part.device.name: part.device for part in parts.scans}.values()
+            if _device(spec).identify and not _is_broadcast(link, spec)
+        ),
     )
 
 

@@ -99,6 +99,10 @@ class ModbusDevice(Device):
         default_factory=list,
         description='Addresses that are never read, not even between others: `["hr:100-110"]`.',
     )
+    identify: bool = Field(
+        False,
+        description="Read who the device is (FC 43/14, else 17) after each connect; the status shows it.",
+    )
     watch: Watch | None = Field(
         None, description="A counter of the device by which to see that it works, not only answers."
     )

@@ -83,6 +83,7 @@ class Device:
         self._timeout_ns: Final = timeout_ns
         self.attempts: Final = attempts
         self.scans: list[Scan] = []
+        self.identity: dict[str, str] = {}  # what it says of itself, by the standard's names
         self.reason = ""
         self.scan_count = 0
         self.failure_count = 0

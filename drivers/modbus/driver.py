@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any, Final
 
 from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
+from drivers.modbus.identify import Inquiry
+from drivers.modbus.requests import IN_FLIGHT, READS, URGENT, URGENT_MAX, Request
 from drivers.modbus.transport import AnySession
 from drivers.modbus.vigil import Heartbeat, stale
 from drivers.modbus.wire.client import Answer, Event, Lost
@@ -16,7 +18,7 @@ from drivers.modbus.write import BitWrite, Step, Superseded, WriteTarget, meanin
 from gateway.aio.alarm import Alarm
 from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.core import quality as q
-from gateway.core.bounded import Bound, Level
+from gateway.core.bounded import Level
 from gateway.core.clock import Clock
 from gateway.core.command import Command, CommandResult, Outcome
 from gateway.core.point import Layout
@@ -26,57 +28,6 @@ from gateway.flow.schedule import ScanSchedule, on_grid
 _BLOCKED_WAIT_NS: Final = 200_000_000  # how long scans pause when storage pushes back, before asking again
 _HURRIED_WAIT_NS: Final = 2_000_000  # how long a continuous scan lets a command go first, before asking again
 _DOWN_WAIT_NS: Final = 500_000_000  # how soon a scan looks again whether its link is known to be down
-URGENT_MAX: Final = 256  # requests for commands waiting at once; more are rejected
-
-
-class Request:
-    """One request for a command: goes out before any read that has not."""
-
-    __slots__ = ("answer", "deadline_ns", "pdu", "point", "unit")
-
-    def __init__(
-        self,
-        *,
-        unit: int,
-        pdu: bytes,
-        deadline_ns: int,
-        answer: asyncio.Future[Event | Superseded | None],
-        point: WriteTarget | None = None,
-    ) -> None:
-        """`point`: a newer request for the same one takes its place while it waits."""
-        self.point = point
-        self.unit = unit
-        self.pdu = pdu
-        self.deadline_ns = deadline_ns
-        self.answer = answer
-
-
-READS: Final = Bound(
-    noun="link_waiting_reads",
-    unit="requests",
-    what="reads of scans under way that wait for the wire; at most one for each tag",
-    beyond="cannot be: a scan starts when the last one has ended",
-    lost="",
-    labels=("link",),
-    holds=("ModbusDriver._reads", "ModbusDriver._later"),
-)
-URGENT: Final = Bound(
-    noun="link_waiting_writes",
-    unit="requests",
-    what="writes and read-backs of commands that wait for the wire",
-    beyond="a command is refused",
-    lost="refused",
-    labels=("link",),
-    holds=("ModbusDriver._urgent",),
-)
-IN_FLIGHT: Final = Bound(
-    noun="link_in_flight",
-    unit="requests",
-    what="requests sent and not answered (`max_in_flight`)",
-    beyond="the next ones wait",
-    lost="",
-    labels=("link",),
-)
 
 
 class ModbusDriver:
@@ -96,6 +47,7 @@ class ModbusDriver:
         max_in_flight: int,
         gap_ns: int = 0,
         heartbeats: Sequence[Heartbeat] = (),
+        inquiries: Sequence[Inquiry] = (),
     ) -> None:
         """`scans`: for each layout its scan, its period and its offset from the start, both in ns."""
         self.name: Final = name
@@ -122,6 +74,8 @@ class ModbusDriver:
         self._asked: set[Request] = set()  # those without an answer, urgent and sent
         self._turns = _turns(self._writes.values())
         self._heartbeats: Final = tuple(heartbeats)
+        self._inquiries: Final = {inquiry.device.name: inquiry for inquiry in inquiries}
+        self._inquiring: deque[Inquiry] = deque()  # at most one for each device
         self._reads: deque[ReadJob] = deque()
         self._later: deque[tuple[int, ReadJob]] = (
             deque()
@@ -156,6 +110,7 @@ class ModbusDriver:
         self._fail_urgent()
         self._reads.clear()
         self._later.clear()
+        self._inquiring.clear()
         self.session.lost(self._clock.monotonic_ns())
         for request in self._asked:
             if not request.answer.done():
@@ -169,6 +124,8 @@ class ModbusDriver:
         now_ns = self._clock.monotonic_ns()
         for device in self.devices.values():
             device.link_back()
+        for inquiry in self._inquiries.values():
+            inquiry.again()
         scans = [scan for scan, _every, _offset in self._scans.values()]
         for scan in scans:
             scan.link_back(now_ns)
@@ -181,6 +138,9 @@ class ModbusDriver:
             job = event.token
             if job.__class__ is ReadJob:
                 self._take(job, event)
+            elif job.__class__ is Inquiry:
+                if job.take(event):
+                    self._inquiring.append(job)
             else:
                 assert isinstance(job, Request)
                 if not job.answer.done():
@@ -211,13 +171,14 @@ class ModbusDriver:
     def levels(self) -> tuple[Level, ...]:
         """What is bounded here."""
         return (
-            READS.at(len(self._reads) + len(self._later), self._reads_max),
+            READS.at(len(self._reads) + len(self._later) + len(self._inquiring), self._reads_max),
             URGENT.at(len(self._urgent), URGENT_MAX, self._crowded_out),
             IN_FLIGHT.at(self.max_in_flight - self.session.capacity(), self.max_in_flight),
             *self.endpoint.levels(),
         )
 
     def _fail_reads(self) -> None:
+        self._inquiring.clear()
         waiting = [*self._reads, *(job for _due, job in self._later)]
         self._reads.clear()
         self._later.clear()
@@ -338,6 +299,11 @@ class ModbusDriver:
         again_ns = None
         if scan.aborted or scan.device.is_away:
             again_ns = self._judge(scan, now_ns)
+        elif self._inquiries:
+            inquiry = self._inquiries.get(scan.device.name)
+            if inquiry is not None and inquiry.is_due and self._is_up:
+                inquiry.is_due = False
+                self._inquiring.append(inquiry)
         following = self._done(scan, now_ns, defer_ns=defer_ns, again_ns=again_ns)
         if following:
             self._start(following, now_ns)
@@ -400,7 +366,9 @@ class ModbusDriver:
     def _fill(self, now_ns: int) -> None:
         """Hand out as many requests as the link takes; the pump sends them right after."""
         session = self.session
-        self._is_gap_awaited = now_ns < self._not_before_ns and bool(self._reads or self._urgent)
+        self._is_gap_awaited = now_ns < self._not_before_ns and bool(
+            self._reads or self._urgent or self._inquiring
+        )
         if now_ns < self._not_before_ns:
             self._set_alarm()
             return
@@ -415,6 +383,8 @@ class ModbusDriver:
                 session.request(
                     request.unit, request.pdu, token=request, timeout_ns=self._timeout_ns, now_ns=now_ns
                 )
+            elif self._inquiring:
+                self._inquire(self._inquiring.popleft(), now_ns)
             elif self._reads:
                 if self._reads[0].scan.is_continuous and self._sink.is_hurried():
                     self._resume_ns = now_ns + _HURRIED_WAIT_NS
@@ -432,6 +402,10 @@ class ModbusDriver:
                 )
             else:
                 return
+
+    def _inquire(self, inquiry: Inquiry, now_ns: int) -> None:
+        device, pdu = inquiry.device, inquiry.request()
+        self.session.request(device.unit, pdu, token=inquiry, timeout_ns=device.timeout_ns, now_ns=now_ns)
 
     # What people ask
 

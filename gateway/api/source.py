@@ -66,6 +66,7 @@ class DeviceStatus(msgspec.Struct, frozen=True, kw_only=True):
     scans_total: int = 0
     failures_total: int = 0  # requests of its that were not answered or refused, each attempt
     overruns_total: int = 0  # scans skipped because the one before was not done
+    identity: dict[str, str] = {}  # what the device says of itself, where it is asked
 
 
 class LinkStatus(msgspec.Struct, frozen=True, kw_only=True):

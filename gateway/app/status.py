@@ -341,6 +341,7 @@ def _devices(driver: Any) -> tuple[api.DeviceStatus, ...]:
             scans_total=device.scan_count,
             failures_total=device.failure_count,
             overruns_total=overruns.get(device.name, 0),
+            identity=device.identity,
         )
         for device in driver.devices.values()
     )
