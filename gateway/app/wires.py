@@ -42,7 +42,10 @@ class Wires:
         if log is None:
             return None
         log.watch(now_ns, for_ns)
-        _log.info("frames of a link are kept to be looked at", extra={"link": link, "for_s": for_ns / 1e9})
+        if for_ns:
+            _log.info(
+                "frames of a link are kept to be looked at", extra={"link": link, "for_s": for_ns / 1e9}
+            )
         return self._view(link, log, now_ns, [], missed=0)
 
     def _log_of(self, link: str) -> FrameLog | None:

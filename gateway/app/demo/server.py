@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 
+from drivers.modbus.wire.pdu_identity import Identity
 from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import ServerSession
 from gateway.aio import loop as event_loop
@@ -21,6 +22,9 @@ from gateway.app.demo.registers import PlantRegisters
 from gateway.core.errors import RemoteProtocolError
 
 CONNECTIONS_MAX: Final = 32
+IDENTITY: Final = Identity(
+    {0: b"Edge Gateway", 1: b"demo-plant", 2: b"1.0", 4: b"Boiler, tank and power meter"}
+)
 STEP_S: Final = 0.05
 WRITE_HIGH_BYTES: Final = 256 * 1024  # a client that does not take its answers is not read any more
 
@@ -51,7 +55,7 @@ class Connection(asyncio.Protocol):
     """Bytes between one client and one session."""
 
     def __init__(self, registers: PlantRegisters, connections: set[Connection]) -> None:
-        self._session = ServerSession(Responder(registers))
+        self._session = ServerSession(Responder(registers, identity=IDENTITY))
         self._connections = connections
         self._transport: asyncio.Transport | None = None
 
