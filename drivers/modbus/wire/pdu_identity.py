@@ -178,7 +178,7 @@ class Identity:
             if value is None:
                 return ExceptionCode.ILLEGAL_DATA_ADDRESS
             return self._packed(code, None, [(first, value)])
-        last = _LAST[min(code, self._level)]  # asked for more than there is: the level that there is
+        last = _LAST[code]  # asked for more than there is, there is no more
         stream = [(key, value) for key, value in self.objects.items() if key <= last]
         if first not in {key for key, _ in stream}:
             first = 0  # "the server responds as if object 0 were pointed out"

@@ -55,9 +55,7 @@ def test_a_device_says_who_it_is_behind_its_first_values() -> None:
         "ProductName": "Pump 7",
     }
     assert plc.asked[0][2][0] == 3, "values come first"
-    assert [unit for _, unit, pdu in plc.asked if pdu[0] == 43] == [1, 1, 1], (
-        "one unit, one time"
-    )
+    assert [unit for _, unit, pdu in plc.asked if pdu[0] == 43] == [1, 1, 1], "one unit, one time"
 
 
 def test_one_that_refuses_is_asked_for_its_server_id() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus.wire import mbap, pdu
+from drivers.modbus.wire import mbap, pdu, pdu_line
 from drivers.modbus.wire.client import (
     QUARANTINE_MAX,
     Answer,
@@ -336,3 +336,23 @@ def test_frames_forgotten_are_counted() -> None:
     frames, missed = log.read(5)
     assert (missed, frames[0].number, len(frames)) == (15, 21, AT_ONCE_MAX)
     assert log.until_ns == WATCH_MAX_NS
+
+
+def test_an_answer_of_its_own_length_must_fit_together() -> None:
+    session = ClientSession()
+    for number, (request, answer, data) in enumerate(
+        (
+            (pdu_line.get_comm_event_log(), "0C 08 0000 0108 0121 20 00", "08 0000 0108 0121 20 00"),
+            (pdu_line.get_comm_event_log(), "0C 09 0000 0108 0121 20 00", None),
+            (pdu.raw(0x41, b"?"), "41 0102", "0102"),
+            (pdu.raw(0x41, b"?"), "42 0102", None),
+        ),
+        1,
+    ):
+        session.request(10, request, token=number, timeout_ns=100 * MS, now_ns=0)
+        (event,) = session.receive(answer_to(number, answer), 1)
+        if data is None:
+            assert isinstance(event, Mismatched)
+        else:
+            assert event == Answer(number, bytes.fromhex(data), 1)
+    assert session.counters.mismatched == 2

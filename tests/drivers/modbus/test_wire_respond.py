@@ -181,6 +181,7 @@ def test_what_the_writes_of_the_standard_leave_behind() -> None:
         ("17 0000 0001 0000 0001 04 0000 0000", "97 03"),  # byte count of two
         ("17 0000 0001 0000 0001 02 00", "97 03"),
         ("17 FFFF 0002 0000 0001 02 0000", "97 02"),
+        ("17 0000 0001 FFFF 0002 04 0000 0000", "97 02"),
         ("17 EA60 0001 0000 0001 02 BEEF", "97 02"),
         ("17 0000 0001 EA60 0001 02 0000", "97 02"),
         ("07 00", "87 03"),
@@ -258,6 +259,12 @@ def test_identification_is_streamed_in_answers_of_253_bytes() -> None:
     assert reader.objects == EXTENDED
     assert reader.conformity == 0x83
     assert count == 4  # 7 + 66 | 7 + 202 | 7 + 246 | 7 + 6
+
+
+@pytest.mark.parametrize(("size", "count"), [(199, 1), (200, 2)])
+def test_an_answer_is_filled_to_the_last_byte(size: int, count: int) -> None:
+    objects = {0: bytes(20), 1: bytes(21), 2: bytes(size)}  # 7 + 22 + 23 + 2 + 199 = 253
+    assert identify(objects, ReadDeviceId.BASIC)[1] == count
 
 
 def test_a_stream_ends_with_its_category() -> None:
