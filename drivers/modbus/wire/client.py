@@ -21,6 +21,7 @@ from gateway.core.session import Address
 
 IN_FLIGHT_MAX: Final = 16  # NumberMaxOfClientTransaction, §4.4.1.2: "from 1 to 16"
 QUARANTINE_MAX: Final = 4096  # identifiers of failed requests kept out of use on one connection
+REMEMBERED_MAX: Final = 1024  # requests whose answers' looks are remembered; all are forgotten above it
 _TRANSACTION_COUNT: Final = 0x10000
 _SHOWN_BYTES_MAX: Final = 16  # bytes of a wrong answer that an event repeats
 
@@ -168,6 +169,7 @@ class ClientSession:
         self._framer = mbap.Framer()
         self._pending: dict[int, _Pending] = {}  # at most `max_in_flight`, in the order of the requests
         self._quarantine: dict[int, None] = {}  # at most QUARANTINE_MAX, oldest first
+        self._expected: dict[tuple[int, bytes], Expected] = {}  # scans ask the same again: REMEMBERED_MAX
         self._out: list[bytes] = []  # at most `max_in_flight` frames
         self._withheld: list[Event] = []  # at most `max_in_flight`, see `receive`
 
@@ -185,7 +187,12 @@ class ClientSession:
             raise LocalProtocolError(f"request: {self._max_in_flight} are in flight already; ask capacity()")
         if not 0 <= unit <= 0xFF:
             raise LocalProtocolError(f"unit: found {unit}, expected 0..255")
-        expected = Expected(unit, *response_head(pdu), pdu)
+        expected = self._expected.get((unit, pdu))
+        if expected is None:
+            expected = Expected(unit, *response_head(pdu), pdu)
+            if len(self._expected) >= REMEMBERED_MAX:
+                self._expected.clear()
+            self._expected[unit, pdu] = expected
         transaction = self._transaction
         while transaction in self._quarantine or transaction in self._pending:
             transaction = (transaction + 1) % _TRANSACTION_COUNT
@@ -283,7 +290,8 @@ class ClientSession:
                 note = "" if event.__class__ is not Mismatched else "does not fit the request"
                 self.frames.add(now_ns, "received", unit, pdu, request.expected.request, note)
         if not self._pending and counters.busy_since_ns:
-            counters.rest(now_ns)
+            counters.busy_ns += now_ns - counters.busy_since_ns  # as `rest`, without its calls
+            counters.busy_since_ns = 0
         return events
 
     def _forget(self, number: int) -> None:
