@@ -689,6 +689,12 @@ class Gateway:
         """One uplink of the status."""
         return next(one for one in self.status()["uplinks"] if one["name"] == name)
 
+    def metric(self, name: str) -> float:
+        """One that has no labels; 0 where it is not there."""
+        text = self.get("/metrics").body.decode()
+        found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found is not None else 0.0
+
     def points(self) -> dict[str, Any]:
         """`/v1/points` by name."""
         return {point["name"]: point for point in self.get("/v1/points").json["points"]}

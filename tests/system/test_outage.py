@@ -77,7 +77,8 @@ TEXT = 120  # registers of text beside the counting block, so that a buffer is s
 def wide_site(plant: Plant, port: int, buffer: dict[str, Any]) -> dict[str, Any]:
     """Devices with a text each, under one bounded rule."""
     rule = {"uplink": "broker", "topic": "plant/{device}", "report": {"on": "scan"}, "buffer": buffer}
-    config = site(plant, port, scan={"fast": "20ms"}, publish=[rule])
+    journal = {"commit": "20ms", "compression": "none"}  # so that it is soon full
+    config = site(plant, port, scan={"fast": "20ms"}, publish=[rule], journal=journal)
     for device in config["devices"].values():
         device["tags"]["text"] = {"at": "hr:100", "type": "string", "length": 2 * TEXT, "scan": "fast"}
     return config
@@ -125,6 +126,94 @@ def test_a_full_buffer_drops_the_oldest_and_counts_them(
             gone += counts[-1] - len(counts)  # they count from 1
         assert dropped * 0.98 <= gone <= dropped, (gone, dropped)
         print(f"{dropped} dropped and counted, {gone} missing at the listener")
+
+
+@pytest.mark.interop
+@pytest.mark.kills
+def test_a_full_buffer_that_is_thinned_covers_the_outage_and_says_what_is_missing_where(
+    tmp_path: Path, background: Background, make_gateway: Callable[..., Gateway]
+) -> None:
+    require("paho")
+    plant = wide(background)
+    with mosquitto(tmp_path, "max_queued_messages 0") as broker:
+        listener = PahoListener(broker.port, "plant/#")
+        background.at_end.append(listener.close)
+        wire = Wire(background, broker.port)
+        wire.start()
+        gateway = make_gateway(wide_site(plant, wire.port, {"max": "2MB", "full": "thin"}))
+        gateway.start()
+        gateway.await_connected()
+        wire.stop()
+        until(lambda: gateway.uplink()["thinned_values_total"] > 20_000, "values thinned", within_s=40)
+        status = gateway.uplink()
+        assert status["backlog_bytes"] <= 2_200_000, status
+        assert status["dropped_total"] == 0
+        wire.start()
+        gateway.await_connected()
+        plant.stop()
+        until(lambda: gateway.uplink()["backlog"] == 0, "the backlog to go", within_s=30)
+        thinned = gateway.uplink()["thinned_values_total"]
+        assert gateway.stop()[0] == 0
+        told = gone = 0
+        for unit in plant.counts:
+            found = rows(listener, f"plant/d{unit}")
+            check_rows(found, unit=unit, plant=plant)
+            counts = [said["v"]["count"] for said in found]
+            missing = [said.get("m", {}).get("count", 0) for said in found]
+            before = 0
+            for count, said_missing in zip(counts, missing, strict=True):
+                assert said_missing == count - before - 1  # exactly there, exactly so many
+                before = count
+            told += sum(sum(said.get("m", {}).values()) for said in found)
+            gone += counts[-1] - len(counts)
+        assert told == thinned
+        print(f"{gone} scans thinned out, {told} values counted at the gaps")
+
+
+@pytest.mark.interop
+@pytest.mark.kills
+def test_a_rule_that_spills_writes_only_what_the_broker_does_not_acknowledge(
+    tmp_path: Path, background: Background, make_gateway: Callable[..., Gateway]
+) -> None:
+    require("paho")
+    plant = Plant(background)
+    plant.start()
+    with mosquitto(tmp_path) as broker:
+        listener = PahoListener(broker.port, "plant/#")
+        background.at_end.append(listener.close)
+        wire = Wire(background, broker.port)
+        wire.start()
+        rule = {"uplink": "broker", "topic": "plant/{device}", "report": {"on": "scan"}}
+        config = site(plant, wire.port, publish=[{**rule, "buffer": {"durability": "spill"}}])
+        gateway = make_gateway(config)
+        gateway.start()
+        gateway.await_connected()
+        until(lambda: len(listener.on("plant/d1")) > 40, "values")
+        assert gateway.metric("gateway_spool_held_spilled_records_total") == 0
+        wire.stop()
+        until(lambda: gateway.metric("gateway_spool_held_spilled_records_total") > 20, "values on disk")
+        gateway.kill()  # what is on disk survives it, what was in memory does not
+        wire.start()
+        gateway.start()
+        gateway.await_connected()
+        until(lambda: gateway.uplink()["backlog"] == 0, "the backlog to go")
+        wire.stop()
+        until(lambda: gateway.uplink()["backlog"] > 5, "a backlog in memory")
+        assert gateway.stop()[0] == 0  # SIGTERM: nothing of it is lost
+        wire.start()
+        gateway.start()
+        gateway.await_connected()
+        plant.stop()
+        until(lambda: gateway.uplink()["backlog"] == 0, "the backlog to go")
+        assert gateway.stop()[0] == 0
+        found = rows(listener, "plant/d1")
+        check_rows(found, unit=1, plant=plant)
+        epochs = sorted({one["e"] for one in found})
+        for epoch in epochs[1:]:  # ended in order, so nothing is missing of them
+            numbers = sorted(one["n"] for one in found if one["e"] == epoch)
+            assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+        assert len(epochs) >= 2
+        assert len([one for one in found if one["e"] == epochs[0]]) > 60
 
 
 @pytest.mark.interop
