@@ -24,7 +24,8 @@ from gateway.journal.cursor import Cursor, Full
 from gateway.journal.epochs import EpochFile
 from gateway.journal.historian import Historian
 from gateway.journal.jobs import Jobs, Writing
-from gateway.journal.lane import Lane, LaneRecovery
+from gateway.journal.lane import Lane
+from gateway.journal.lane_recovery import LaneRecovery
 from gateway.journal.lane_scan import HistoryLane
 from gateway.journal.reader import Reader
 from gateway.journal.retention import Retention

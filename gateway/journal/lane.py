@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
@@ -18,12 +17,11 @@ from gateway.core.point import Priority
 from gateway.disk.filesystem import FileSystem
 from gateway.disk.log import Log
 from gateway.disk.record import Damage, Entry, Position
-from gateway.disk.recovery import Cut
 from gateway.disk.segment import Segment
 from gateway.disk.writer import Group, Notify, Saving, State
 from gateway.journal import codec
 from gateway.journal.boots import Boots
-from gateway.journal.choice import ABOVE as THIN_ABOVE
+from gateway.journal.bounds import NEVER, Extent
 from gateway.journal.codec import (
     BootsNote,
     CursorNote,
@@ -37,27 +35,12 @@ from gateway.journal.cursor import Cursor, Full
 from gateway.journal.definitions import Definitions
 from gateway.journal.history import History, segment_note
 from gateway.journal.jobs import Jobs
+from gateway.journal.lane_recovery import LaneRecovery
 from gateway.journal.lane_thinning import LaneThinning
 from gateway.journal.marks import Mark, Marks
 from gateway.journal.placed import LanePlaces
 from gateway.journal.places import value_times
 from gateway.journal.settings import JournalSettings
-
-_NEVER: Final = 1 << 63  # an offset no lane reaches
-
-
-class LaneRecovery(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in one lane."""
-
-    priority: Priority
-    end: Position  # of the last record of the runs before
-    segments: int
-    size_bytes: int
-    cuts: list[Cut]
-    holes: list[Damage]  # in the last write, which the power cut: nobody was promised what stood there
-    damage: list[Damage]
-    cursors: tuple[CursorNote, ...]  # as saved
-    is_cursors_lost: bool  # there is data, but no readable save of any cursor
 
 
 class Lane:
@@ -115,7 +98,7 @@ class Lane:
         self._base = 0  # lane offset of the active segment's first byte
         self._marks = Marks(Mark((0, 0), 0, 0, {}))
         self._mark_due = 0  # lane offset
-        self._bound = _NEVER  # lane offset at which some cursor reaches its limit
+        self._bound = NEVER  # lane offset at which some cursor reaches its limit
         self._is_over = False  # a blocking cursor is at its limit
         self._is_save_due = False  # before the next batch
         self._is_changed = False  # cursors, since they were saved
@@ -256,17 +239,12 @@ class Lane:
         self._delete_passed()
 
     def lag_bytes(self, cursor: Cursor) -> int:
-        """Bytes from its low mark to the end; too high by at most the distance of two marks."""
-        if cursor.low >= self.log.end:
-            return 0
-        return self._offset - self._marks.before(cursor.low).offset
+        """See `Extent`."""
+        return self._extent().lag_bytes(cursor)
 
     def oldest_age_ns(self, cursor: Cursor) -> int:
-        """Running time since the oldest thing it still has to deliver, never too much."""
-        if cursor.low >= self.log.end:
-            return 0
-        behind = self._marks.after(cursor.low)
-        return 0 if behind is None else max(0, self.elapsed_ns() - behind.elapsed_ns)
+        """See `Extent`."""
+        return self._extent().oldest_age_ns(cursor)
 
     def is_blocked(self) -> bool:
         """Whether nothing more should be appended."""
@@ -309,6 +287,9 @@ class Lane:
     def _offset(self) -> int:
         active = self.log.active
         return self._base + (active.size if active is not None else 0)
+
+    def _extent(self) -> Extent:
+        return Extent(self._marks, self._offset, self.log.end, self.elapsed_ns())
 
     def elapsed_ns(self) -> int:
         """Running time of the journal by now."""
@@ -429,25 +410,22 @@ class Lane:
         """Hold every cursor to its bounds."""
         if not self._epoch:
             return
-        is_over, bound = False, _NEVER
+        is_over, bound = False, NEVER
         for cursor in self.cursors.values():
             self._pass_idle(cursor)
             if cursor.full is Full.BLOCK and cursor.is_configured:
-                is_over = self._is_at_bound(cursor) or is_over
+                is_over = self._extent().is_at_bound(cursor, was_over=self._is_over) or is_over
             else:
                 self.thinning.look_at(cursor)
-                self._drop_excess(cursor)
-            bound = min(bound, self._bound_of(cursor))
+                self._drop(cursor, self._extent().excess(cursor))
+            bound = min(bound, self._extent().look_at(cursor, is_thinning_ready=self.thinning.is_ready))
         self._is_over = is_over
-        self._bound = _NEVER if is_over else bound
+        self._bound = NEVER if is_over else bound
 
-    def _bound_of(self, cursor: Cursor) -> int:
-        if cursor.full is Full.BLOCK:
-            return self._marks.before(cursor.low).offset + cursor.max_bytes + 1
-        if cursor.full is Full.THIN and self.thinning.is_ready:
-            return self._marks.before(cursor.low).offset + int(cursor.max_bytes * THIN_ABOVE) + 1
-        behind = self._marks.after(cursor.low)
-        return (self._offset if behind is None else behind.offset) + cursor.max_bytes
+    def _drop(self, cursor: Cursor, upto: Mark | None) -> None:
+        if upto is not None:
+            cursor.drop(upto.position, self._marks.before(cursor.low).counts, upto.counts)
+            self._is_changed = True
 
     def _on_saving(self, saving: Saving) -> None:
         """A write took less room than planned."""
@@ -467,20 +445,6 @@ class Lane:
             counts.subtract(records)
         self._is_save_due = True
         self._enforce()
-
-    def _is_at_bound(self, cursor: Cursor) -> bool:
-        # Once over, it must fall a tenth below, so that readers do not stop and go with every batch.
-        bytes_max = cursor.max_bytes * 9 // 10 if self._is_over else cursor.max_bytes
-        return self.lag_bytes(cursor) > bytes_max or self.oldest_age_ns(cursor) > cursor.keep_ns
-
-    def _drop_excess(self, cursor: Cursor) -> None:
-        # Only what is beyond a bound for certain goes: up to the last mark that is.
-        old = self._marks.until_elapsed(self.elapsed_ns() - cursor.keep_ns)
-        far = self._marks.until_offset(self._offset - cursor.max_bytes)
-        target = max(filter(None, (old, far)), key=lambda mark: mark.position, default=None)
-        if target is not None and target.position > cursor.low:
-            cursor.drop(target.position, self._marks.before(cursor.low).counts, target.counts)
-            self._is_changed = True
 
     def passed(self) -> tuple[Segment, ...]:
         """Segments that no cursor needs any more, oldest first; never the active one."""

@@ -158,7 +158,7 @@ def test_a_disk_without_room_for_it_drops_instead_and_leaves_nothing_behind() ->
     assert isinstance(disk, FaultyFileSystem)
     create = disk.create
 
-    def refuse(path):  # type: ignore[no-untyped-def]  # as it is
+    def refuse(path):  # type: ignore[no-untyped-def]  # a stand-in of the test
         if path.suffix == ".tmp":
             raise OSError(errno.ENOSPC, "No space left on device")
         return create(path)
