@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from drivers.modbus.encode import encode
-from drivers.modbus.field import SHAPES, Endian, Family, Field
+from drivers.modbus.field import SHAPES, Endian, Family, Field, Shape
 from gateway.core.point import Value
 
 Pack: TypeAlias = Callable[[Value], bytes]
@@ -20,7 +20,7 @@ def compile_pack(field: Field) -> Pack:
     """The quickest way to the same bytes as `encode(field, value)` gives."""
     shape = SHAPES.get(field.type)
     is_plain = field.type.family in _PLAIN and not (field.scale or field.invalid or field.mask)
-    if not is_plain or shape is None or shape.code is None or shape.low != _code_low(shape.code):
+    if not is_plain or shape is None or shape.code is None or not _is_exact(shape):
         return lambda value: encode(field, value)
     word, byte = field.order
     size = field.count * 2
@@ -32,9 +32,11 @@ def compile_pack(field: Field) -> Pack:
     return _straight(_swapped(pack, size), field)
 
 
-def _code_low(code: str) -> int:
-    """The lowest whole number of a `struct` code; 0 for floats: int24 has a wider code than its type."""
-    return -(1 << (8 * struct.calcsize(">" + code) - 1)) if code in "bhiq" else 0
+def _is_exact(shape: Shape) -> bool:
+    """Whether `struct` refuses exactly what the type cannot hold: the code of uint24 is wider than it is."""
+    assert shape.code is not None
+    bits = 8 * struct.calcsize(">" + shape.code)
+    return shape.code in "efd" or shape.high - shape.low == (1 << bits) - 1
 
 
 def _straight(pack: Callable[[Value], bytes], field: Field) -> Pack:
