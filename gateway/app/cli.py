@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from gateway.app.backup.places import state_directory
+from gateway.app.service_cli import service
 from gateway.core.errors import ConfigError, GatewayError
 
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit file tells systemd not to restart on it
@@ -237,6 +238,9 @@ def journal_stat(directory: Path, is_verified: bool) -> None:  # noqa: FBT001 - 
     from gateway.app.journal_report import stat
 
     raise SystemExit(stat(directory, is_verified=is_verified))
+
+
+cli.add_command(service)
 
 
 def _position(text: str) -> tuple[int, int]:
