@@ -11,8 +11,8 @@ from typing import Final
 
 _log = logging.getLogger("gateway.systemd")
 
-BEATS: Final = 4  # questions to the journal within the time that systemd allows
-STATUS_EVERY_S: Final = 10.0  # the words of `systemctl status`, where no watchdog asks more often
+BEATS_MIN: Final = 4  # questions to the journal within the time that systemd allows, at least
+BEAT_S: Final = 5.0  # so often at least; it is also how old the words of `systemctl status` may be
 
 
 def notify_systemd(message: str) -> None:
@@ -63,7 +63,8 @@ class Heart:
 
     async def run(self) -> None:
         """Until cancelled."""
-        every_s = STATUS_EVERY_S if self._limit_s is None else self._limit_s / BEATS
+        every_s = BEAT_S if self._limit_s is None else min(BEAT_S, self._limit_s / BEATS_MIN)
+        self._beat(every_s)
         while True:
             self._ask()
             await asyncio.sleep(every_s)
@@ -76,7 +77,7 @@ class Heart:
             facts = {"lanes": ", ".join(silent), "silent_s": round(self._missed * every_s, 1)}
             if self._missed == 1:
                 _log.error("the journal does not answer: its disk hangs", extra=facts)
-            if self._limit_s is not None and self._missed == BEATS - 1:
+            if self._limit_s is not None and self._missed == int(self._limit_s / every_s) - 1:
                 _log.critical("the journal does not answer: systemd will end this process", extra=facts)
         elif self._missed:
             _log.warning("the journal answers again", extra={"silent_s": round(self._missed * every_s, 1)})

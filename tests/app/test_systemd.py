@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.app.systemd import BEATS, Heart, notify_systemd, watchdog_s
+from gateway.app.systemd import BEATS_MIN, Heart, notify_systemd, watchdog_s
 from gateway.disk.filesystem import File, RealFileSystem
 from gateway.disk.log import Log
 from gateway.disk.writer import LogSettings, State
@@ -59,8 +59,7 @@ def test_it_beats_often_enough_while_the_journal_answers() -> None:
         task.cancel()
 
     run(main())
-    assert beats(told) == 10 * BEATS
-    assert journal.asked == 10 * BEATS + 1
+    assert beats(told) == journal.asked > 10 * BEATS_MIN
     assert told[0] == "WATCHDOG=1\nSTATUS=all is well"
     assert set(told[1:]) == {"WATCHDOG=1"}, "words that did not change are not said again"
 
@@ -70,14 +69,14 @@ def test_a_journal_that_hangs_stops_the_beat_and_is_named(caplog: pytest.LogCapt
 
     async def main() -> None:
         task = asyncio.create_task(heart(journal, told).run())
-        await asyncio.sleep(LIMIT_S / BEATS + 1)
+        await asyncio.sleep(LIMIT_S)
         before = beats(told)
         journal.hangs = ["normal"]
         await asyncio.sleep(2 * LIMIT_S)
-        assert beats(told) == before == 1
+        assert beats(told) == before > BEATS_MIN
         journal.hangs = []
         await asyncio.sleep(LIMIT_S)
-        assert beats(told) == before + BEATS
+        assert beats(told) > before + BEATS_MIN
         task.cancel()
 
     with caplog.at_level(logging.INFO):
