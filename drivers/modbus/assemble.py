@@ -16,11 +16,12 @@ from drivers.modbus.identify import Inquiry
 from drivers.modbus.link import LINES, ModbusLink
 from drivers.modbus.patience import Patience
 from drivers.modbus.planner import Block, Plan
+from drivers.modbus.scale import ScalePower
 from drivers.modbus.scan import Decode
 from drivers.modbus.tag import ModbusTag
 from drivers.modbus.vigil import Counter, Heartbeat
 from drivers.modbus.wire.line import BROADCAST
-from drivers.modbus.wire.pdu import Table
+from drivers.modbus.wire.pdu import ADDRESS_COUNT, Table
 from drivers.modbus.write import BitWrite, Queue, WriteFunction, WriteTarget
 from gateway.config.scalars import choice
 from gateway.config.site import DeviceSpec, LinkSpec, ScanClass, TagSpec
@@ -144,7 +145,7 @@ def make_driver(parts: LinkParts, *, sink: Sink, clock: Clock) -> ModbusDriver:
             )
             scans[part.layout] = (scan, part.scan.every_ns, first_ns)
     for part in parts.scans:
-        writes.update(_writes(part))
+        writes.update(write_targets(part))
     return ModbusDriver(
         name=parts.link.name,
         endpoint=transport.make_endpoint(parts.link.name, link, clock=clock, tls=parts.tls),
@@ -191,7 +192,7 @@ def _place(spec: TagSpec) -> tuple[int, int, int]:
 
 def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Sequence[TagSpec]) -> ScanParts:
     model, wire = _device(device), _link(link)
-    fields = tuple(_tag(tag).field() for tag in tags)
+    fields = tuple(_shifted(tag, model.shift) for tag in tags)
     options = planner.Options(
         max_hole=wire.max_hole if model.max_hole is None else model.max_hole,
         max_registers=wire.max_registers if model.max_registers is None else model.max_registers,
@@ -214,6 +215,19 @@ def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Seq
         attributes=device.attributes,
     )
     return ScanParts(device, scan, layout, plan, fields)
+
+
+def _shifted(tag: TagSpec, shift: int) -> field.Field:
+    """The tag's field where the device has it. Raises ValueError where that is no address."""
+    one = _tag(tag).field()
+    if not shift:
+        return one
+    if not 0 <= one.first + shift <= one.first + shift + one.extent <= ADDRESS_COUNT:
+        raise ValueError(f"{tag.name} at {_tag(tag).at} shifted by {shift}, which is beyond 0 to 65535")
+    scale = one.scale
+    if isinstance(scale, ScalePower):
+        scale = ScalePower(scale.register + shift)
+    return msgspec.structs.replace(one, start=one.start + shift, scale=scale)
 
 
 def _is_broadcast(link: ModbusLink, device: DeviceSpec) -> bool:
@@ -261,6 +275,11 @@ class _Decoders:
             return decoder, tuple(place for place, one in enumerate(own) if _is_plain_single(one))
 
         return compile_decode
+
+
+def decoders_of(part: ScanParts) -> CompileDecode:
+    """What compiles the blocks of one scan, outside a driver."""
+    return _Decoders().of(part.fields)
 
 
 def _is_plain_single(one: field.Field) -> bool:
@@ -356,7 +375,8 @@ _FUNCTIONS: Final = {function.value: function for function in WriteFunction}
 _BIT_WRITES: Final = {how.value: how for how in BitWrite}
 
 
-def _writes(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
+def write_targets(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarget]]:
+    """(device, tag) → how it is written, for every tag that is."""
     model = _device(part.device)
     for point, one in zip(part.layout.points, part.fields, strict=True):
         tag = _tag(part.device.tags[point.tag])

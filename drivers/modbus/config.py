@@ -10,7 +10,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address, parse
 from drivers.modbus.coding import TEXT_OR_INT, At
-from drivers.modbus.wire.pdu import Table
+from drivers.modbus.wire.pdu import ADDRESS_COUNT, Table
 from gateway.config.models import Device, Model, Name
 from gateway.config.scalars import shown
 from gateway.config.values import Duration, fault
@@ -86,6 +86,13 @@ class ModbusDevice(Device):
                 yield Problem(("heartbeat", *one.path), one.found, one.expected)
 
     unit: int = Field(ge=0, le=255, description="Unit identifier, 0 to 255; many TCP servers take 1 or 255.")
+    shift: int = Field(
+        0,
+        ge=-(ADDRESS_COUNT - 1),
+        le=ADDRESS_COUNT - 1,
+        description="Added to the address of every tag: for a device whose map begins elsewhere than its "
+        "template's.",
+    )
     max_registers: int | None = Field(
         None, ge=1, le=125, description="Most registers in one read. Default: the link's."
     )

@@ -214,6 +214,40 @@ def demo(duration: str | None, broker: str | None) -> None:
     raise SystemExit(run_demo(None if duration is None else _duration_ns(duration) / 1e9, broker=kind))
 
 
+_MAPS_CONFIG: Final = click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="The configuration whose own maps count too. Default: this directory, else /etc/edge-gateway.",
+)
+
+
+@cli.command("maps")
+@click.argument("name", required=False)
+@_MAPS_CONFIG
+def maps_(name: str | None, config: Path | None) -> None:
+    """List the device maps that `use:` takes, or show the one called NAME."""
+    from gateway.app.backup.command import configuration
+    from gateway.app.maps.show import print_map, print_maps
+
+    where = configuration(config)
+    if name is None:
+        print_maps(where)
+    else:
+        print_map(name, where)
+
+
+@cli.command("test-maps")
+@click.argument("names", metavar="[NAME|FILE.yaml]...", nargs=-1)
+@_MAPS_CONFIG
+def test_maps(names: tuple[str, ...], config: Path | None) -> None:
+    """Run the cases inside device maps, of those named or of all; exit 1 if one does not hold."""
+    from gateway.app.backup.command import configuration
+    from gateway.app.maps.show import check_maps
+
+    raise SystemExit(check_maps(names, configuration(config)))
+
+
 @cli.group()
 def journal() -> None:
     """Look into the journal of a gateway, stopped or running, without changing anything in it."""

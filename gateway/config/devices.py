@@ -11,6 +11,7 @@ from typing import Any, Final
 from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import Kinds
 from gateway.config.links import Links
+from gateway.config.maps import Maps, unknown_template
 from gateway.config.models import Device, Tag
 from gateway.config.repeat import expand_tags
 from gateway.config.scalars import choice, did_you_mean, shown
@@ -27,11 +28,19 @@ class Devices:
     """Turns the section `devices` into specs; `effective` is the section with all templates merged in."""
 
     def __init__(
-        self, *, root: Mapping, kinds: Kinds, links: Links, scans: dict[str, ScanClass], faults: Collector
+        self,
+        *,
+        root: Mapping,
+        kinds: Kinds,
+        links: Links,
+        scans: dict[str, ScanClass],
+        maps: Maps,
+        faults: Collector,
     ) -> None:
         self._kinds = kinds
         self._links = links
         self._scans = scans
+        self._maps = maps
         self._faults = faults
         self._section = _mapping(root.items.get("devices"))
         self._used: set[str] = set()
@@ -134,6 +143,9 @@ class Devices:
         models = self._kinds.drivers.get(link.driver) if link is not None else None
         if link is None or models is None:
             return
+        if template is not None and (wrong := self._maps.fault_of_driver(template, link.driver)) is not None:
+            self._faults.add((node.items["use"].place, *wrong), device=name)
+            return
         model, found = validate(models.device, own, plain(own), place)
         for fault in found:
             self._faults.add(self._hinted(fault, link.driver), device=name)
@@ -162,7 +174,7 @@ class Devices:
         if isinstance(value, str) and value in self._template_tags:
             self._used.add(value)
             return value
-        self._faults.add((use.place, f"no template {shown(value)}", choice(value, self._template_tags)))
+        self._faults.add((use.place, *unknown_template(value, self._template_tags, self._maps)))
         return None
 
     def _tags(self, node: Mapping, template: str | None) -> Mapping:

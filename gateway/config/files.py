@@ -64,7 +64,7 @@ class _Files:
             place = Place(str(path), 1, 1) if node is None else node.place
             self._faults.unreadable((place, found, f"sections: {', '.join(SECTIONS)}"))
             return
-        self._refuse_variables(node)
+        refuse_variables(node, self._faults)
         for key, child in node.items.items():
             self._section(str(key), node.places[key], child)
         if "include" in node.items:
@@ -151,22 +151,24 @@ class _Files:
             )
         return paths
 
-    def _refuse_variables(self, node: Node) -> None:
-        if isinstance(node, Mapping):
-            for child in node.items.values():
-                self._refuse_variables(child)
-        elif isinstance(node, Sequence):
-            for child in node.items:
-                self._refuse_variables(child)
-        elif isinstance(node.value, str) and "${" in node.value:
-            self._faults.add(
-                (
-                    node.place,
-                    "a ${…} variable",
-                    "the value itself; a secret is named by its file, such as password_file",
-                )
+
+def refuse_variables(node: Node, faults: Collector) -> None:
+    """Say where a text has `${…}` in it: nothing is filled in from outside."""
+    if isinstance(node, Mapping):
+        for child in node.items.values():
+            refuse_variables(child, faults)
+    elif isinstance(node, Sequence):
+        for child in node.items:
+            refuse_variables(child, faults)
+    elif isinstance(node.value, str) and "${" in node.value:
+        faults.add(
+            (
+                node.place,
+                "a ${…} variable",
+                "the value itself; a secret is named by its file, such as password_file",
             )
-            self._faults.silence(node.place)
+        )
+        faults.silence(node.place)
 
 
 def _shape(node: Node) -> str:

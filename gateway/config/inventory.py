@@ -11,6 +11,7 @@ from gateway.config.faults import Collector
 from gateway.config.files import main_file, read_files
 from gateway.config.kinds import Kinds
 from gateway.config.links import file_reference
+from gateway.config.maps import Maps
 from gateway.config.models import Model
 from gateway.config.tree import Mapping, Node, Scalar, Sequence, walk
 from gateway.core.errors import ConfigError, PathPart
@@ -29,7 +30,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True):
 
     gateway: str
     journal_directory: str | None  # `journal: directory`, as written
-    files: tuple[Path, ...]  # the main file and everything it includes
+    files: tuple[Path, ...]  # the main file, everything it includes, and the site's own maps that it uses
     named: tuple[NamedFile, ...]
 
 
@@ -40,7 +41,10 @@ def read_inventory(path: Path, kinds: Kinds) -> Inventory:
     """
     faults = Collector()
     taken: list[Path] = []
-    root = read_files(main_file(path), faults, taken)
+    file = main_file(path)
+    root = read_files(file, faults, taken)
+    if faults.is_readable:
+        taken += Maps.of_site(file, kinds.maps).use(root, faults)
     if not faults.is_readable:
         raise ConfigError("\n".join(faults.errors()))
     return Inventory(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -32,8 +33,12 @@ class DriverModels(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Kinds(msgspec.Struct, frozen=True, kw_only=True):
-    """The table that `app` hands over. A device with `host:` and no link speaks `implicit_driver`."""
+    """The table that `app` hands over. A device with `host:` and no link speaks `implicit_driver`.
+
+    `maps`: the directories of device maps that came with the gateway.
+    """
 
     drivers: Mapping[str, DriverModels]
     uplinks: Mapping[str, type[Uplink]]
     implicit_driver: str = "modbus"
+    maps: tuple[Path, ...] = ()

@@ -19,6 +19,7 @@ from gateway.config.faults import Collector, validate
 from gateway.config.files import MAIN_FILE, main_file, read_files
 from gateway.config.kinds import Kinds
 from gateway.config.links import Links, uplinks
+from gateway.config.maps import Maps
 from gateway.config.models import GatewaySection, HttpSection, JournalSection, Model, ScanSection
 from gateway.config.rules import Rules
 from gateway.config.scalars import shown
@@ -66,9 +67,12 @@ def check(path: Path, kinds: Kinds) -> Report:
     except ConfigError as error:
         return Report((f"{error} (a file, or a directory with {MAIN_FILE})",), ())
     faults.root = root
+    maps = Maps.of_site(file, kinds.maps)
+    if faults.is_readable:
+        maps.use(root, faults)
     if not faults.is_readable:
         return Report(tuple(faults.errors()), tuple(faults.warnings()))
-    site = _assemble(file, root, kinds, faults)
+    site = _assemble(file, root, kinds, maps, faults)
     errors = tuple(faults.errors())
     return Report(errors, tuple(faults.warnings()), None if errors else site)
 
@@ -100,7 +104,7 @@ def _text_keys(value: Any) -> Any:
     return value
 
 
-def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Site | None:
+def _assemble(file: Path, root: Mapping, kinds: Kinds, maps: Maps, faults: Collector) -> Site | None:
     _version(root, faults)
     if "bridge" in root.items:
         faults.add((root.places["bridge"], "the section 'bridge', which is not there yet", "no such section"))
@@ -109,7 +113,7 @@ def _assemble(file: Path, root: Mapping, kinds: Kinds, faults: Collector) -> Sit
     journal = _single(JournalSection, "journal", root, faults)
     scans = _scans(root, faults)
     links = Links(section=root.items.get("links"), kinds=kinds, faults=faults)
-    devices = Devices(root=root, kinds=kinds, links=links, scans=scans, faults=faults)
+    devices = Devices(root=root, kinds=kinds, links=links, scans=scans, maps=maps, faults=faults)
     specs = devices.build()
     uplink_specs, uplink_names = uplinks(root.items.get("uplinks"), kinds, faults)
     names = {"gateway": gateway.name} if gateway is not None else {"gateway": "gateway", "site": "site"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from drivers.modbus.assemble import make_driver
+from drivers.modbus.assemble import decoders_of, make_driver, write_targets
 from drivers.modbus.wire.pdu import Table
 from gateway.config.load import check, load
 from tests.aio.memory import LoopClock
@@ -139,3 +139,34 @@ def test_every_capability_says_done_with_its_proof_or_why_not() -> None:
                     assert (ROOT / path).is_file(), f"{place}: {path}"
             if entry["status"] == "exempt":
                 assert entry["why"], place
+
+
+SHIFTED = """
+links: {plc: {driver: modbus, host: 10.0.0.1}}
+devices:
+  d:
+    link: plc
+    unit: 1
+    shift: -40000
+    tags:
+      power: {at: "hr:40084", type: int16, scale: {power: "hr:40085"}}
+      limit: {at: "hr:40100", type: uint16, write: {}}
+"""
+
+
+def test_shift_moves_every_tag_its_scale_factor_and_what_is_written() -> None:
+    parts = parts_of(SHIFTED)
+    assert parts.problems == ()
+    (part,) = parts.scans
+    spans = [(block.start, block.count) for block in part.plan.blocks]
+    assert spans == [(84, 2), (100, 1)]
+    decode = decoders_of(part)(part.plan.blocks[0])[0]
+    assert decode(bytes.fromhex("0019 FFFF")) == ((2.5,), 0)
+    ((name, target),) = write_targets(part)
+    assert (name, target.start) == (("d", "limit"), 100)
+
+
+def test_a_shift_beyond_the_table_is_told_with_the_tag() -> None:
+    for shift, tag in (("-40085", "power at hr:40084"), ("30000", "power at hr:40084")):
+        (problem,) = parts_of(SHIFTED.replace("-40000", shift)).problems
+        assert problem.found == f"{tag} shifted by {shift}, which is beyond 0 to 65535"
