@@ -160,6 +160,9 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     committed_seq: int = 0
     commits_total: int = 0
     commit_seconds_total: float = 0.0
+    held_records: int = 0  # in memory only, of rules with `durability: spill`: a power cut would lose them
+    held_bytes: int = 0
+    spilled_records_total: int = 0  # of such rules, written because nobody acknowledged them in time
     damaged_total: int = 0  # records quarantined because their checksum did not match
     history: HistoryStatus | None = None  # null where none is configured
 

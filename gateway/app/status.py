@@ -258,6 +258,7 @@ class Status:
         elif stats.is_blocked:
             state, reason = "full", "a buffer with full: block is at its bound"
         committed = store.committed()
+        spool = store.spool
         return api.JournalStatus(
             state=state,  # type: ignore[arg-type]  # one of the words above
             reason=reason,
@@ -267,6 +268,9 @@ class Status:
             committed_epoch=committed[0],
             committed_seq=committed[1],
             commits_total=sum(lane.commits for lane in stats.lanes),
+            held_records=len(spool) if spool is not None else 0,
+            held_bytes=spool.bytes if spool is not None else 0,
+            spilled_records_total=spool.spilled if spool is not None else 0,
             damaged_total=stats.quarantined_ranges,
             history=history_status(stats.history),
         )

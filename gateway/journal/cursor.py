@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from gateway.disk.record import Position
 from gateway.journal.acknowledged import Acknowledged, Range
 from gateway.journal.codec import CursorNote
+
+NO_MARK: Final[Position] = (1 << 32, 0)  # behind every position
 
 
 class Full(enum.Enum):
@@ -36,7 +39,9 @@ class Cursor:
         full: Full,
         ranges_max: int,
         changed: Callable[[], None],
+        marks_at: Callable[[Position], tuple[Position, Position]] = lambda _: ((0, 0), NO_MARK),
     ) -> None:
+        """`marks_at(position)`: the last mark of the lane that is not behind it, and the first that is."""
         self.name = name
         self.streams = streams
         self.keep_ns = keep_ns
@@ -48,6 +53,10 @@ class Cursor:
         self.thinned = 0  # values taken out, all runs
         self._acknowledged = Acknowledged(low, ranges, ranges_max=ranges_max)
         self._changed = changed
+        self._marks_at = marks_at
+        self._mark: Position = (0, 0)  # the last one not behind the low mark, when that last moved
+        self._next_mark: Position = (0, 0)
+        self._passed = 0  # records acknowledged one by one between that mark and the low mark
 
     @property
     def low(self) -> Position:
@@ -70,8 +79,23 @@ class Cursor:
         Chain your own records: `after` is the position of the one before. The first one of a run has
         `after` = (epoch, 0), one from a `Reader` has `record.after`.
         """
+        low = self._acknowledged.low
         self._acknowledged.add(after, upto)
+        if self._acknowledged.low != low:
+            self._count_passed()
         self._changed()
+
+    def mark_added(self, position: Position) -> None:
+        """The lane has one more mark, the last."""
+        self._next_mark = min(self._next_mark, position)
+
+    def _count_passed(self) -> None:
+        low = self._acknowledged.low
+        if low < self._next_mark:
+            self._passed += 1
+        else:
+            self._mark, self._next_mark = self._marks_at(low)
+            self._passed = 1 if low > self._mark else 0
 
     def is_acknowledged(self, position: Position) -> bool:
         """Whether it need not be sent."""
@@ -81,9 +105,17 @@ class Cursor:
         """Nothing of this cursor's lies between its low mark and `position`."""
         self._acknowledged.raise_to(position)
 
-    def drop(self, position: Position, before: Mapping[str, int], after: Mapping[str, int]) -> int:
-        """Give up everything up to `position`; counts at the old and the new low mark. How many records."""
+    def drop(
+        self, position: Position, before: Mapping[str, int], after: Mapping[str, int], *, mark: Position
+    ) -> int:
+        """Give up everything up to `position`; counts at `mark`, not behind the low mark, and at `position`.
+
+        How many records: too many only by those acknowledged out of order, or before this run.
+        """
         lost = sum(after.get(stream, 0) - before.get(stream, 0) for stream in self.streams)
+        if mark == self._mark:
+            lost = max(0, lost - self._passed)
+        self._mark, self._next_mark, self._passed = position, (0, 0), 0
         self.dropped += lost
         self.dropped_upto = position
         self._acknowledged.raise_to(position)

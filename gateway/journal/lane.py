@@ -31,7 +31,7 @@ from gateway.journal.codec import (
     RecordType,
     SegmentNote,
 )
-from gateway.journal.cursor import Cursor, Full
+from gateway.journal.cursor import NO_MARK, Cursor, Full
 from gateway.journal.definitions import Definitions
 from gateway.journal.history import History, segment_note
 from gateway.journal.jobs import Jobs
@@ -240,11 +240,7 @@ class Lane:
 
     def lag_bytes(self, cursor: Cursor) -> int:
         """See `Extent`."""
-        return self._extent().lag_bytes(cursor)
-
-    def oldest_age_ns(self, cursor: Cursor) -> int:
-        """See `Extent`."""
-        return self._extent().oldest_age_ns(cursor)
+        return self.extent().lag_bytes(cursor)
 
     def is_blocked(self) -> bool:
         """Whether nothing more should be appended."""
@@ -288,7 +284,8 @@ class Lane:
         active = self.log.active
         return self._base + (active.size if active is not None else 0)
 
-    def _extent(self) -> Extent:
+    def extent(self) -> Extent:
+        """What its cursors are measured by."""
         return Extent(self._marks, self._offset, self.log.end, self.elapsed_ns())
 
     def elapsed_ns(self) -> int:
@@ -324,6 +321,7 @@ class Lane:
             full=full,
             ranges_max=self._settings.cursor_ranges_max,
             changed=self._on_change,
+            marks_at=self._marks_at,
         )
         self.cursors[name] = cursor
         return cursor
@@ -333,9 +331,15 @@ class Lane:
         if self._is_over:
             self._enforce()
 
+    def _marks_at(self, position: Position) -> tuple[Position, Position]:
+        behind = self._marks.after(position)
+        return self._marks.before(position).position, NO_MARK if behind is None else behind.position
+
     def _mark(self) -> None:
         self._marks.add(Mark(self.log.end, self._offset, self.elapsed_ns(), dict(self._counts)))
         self._mark_due = self._offset + self._settings.mark_bytes
+        for cursor in self.cursors.values():
+            cursor.mark_added(self.log.end)
 
     def _roll(self, position: Position) -> None:
         elapsed_ns = self.elapsed_ns()
@@ -414,17 +418,18 @@ class Lane:
         for cursor in self.cursors.values():
             self._pass_idle(cursor)
             if cursor.full is Full.BLOCK and cursor.is_configured:
-                is_over = self._extent().is_at_bound(cursor, was_over=self._is_over) or is_over
+                is_over = self.extent().is_at_bound(cursor, was_over=self._is_over) or is_over
             else:
                 self.thinning.look_at(cursor)
-                self._drop(cursor, self._extent().excess(cursor))
-            bound = min(bound, self._extent().look_at(cursor, is_thinning_ready=self.thinning.is_ready))
+                self._drop(cursor, self.extent().excess(cursor))
+            bound = min(bound, self.extent().look_at(cursor, is_thinning_ready=self.thinning.is_ready))
         self._is_over = is_over
         self._bound = NEVER if is_over else bound
 
     def _drop(self, cursor: Cursor, upto: Mark | None) -> None:
         if upto is not None:
-            cursor.drop(upto.position, self._marks.before(cursor.low).counts, upto.counts)
+            before = self._marks.before(cursor.low)
+            cursor.drop(upto.position, before.counts, upto.counts, mark=before.position)
             self._is_changed = True
 
     def _on_saving(self, saving: Saving) -> None:

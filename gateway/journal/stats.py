@@ -85,7 +85,7 @@ def lane_stats(lane: Lane) -> LaneStats:
                 ranges_forgotten=cursor.forgotten,
                 lag_bytes=lane.lag_bytes(cursor),
                 lag_bytes_max=cursor.max_bytes,
-                oldest_age_ns=lane.oldest_age_ns(cursor),
+                oldest_age_ns=lane.extent().oldest_age_ns(cursor),
                 dropped_records=cursor.dropped,
                 dropped_upto=cursor.dropped_upto,
                 thinned_values=cursor.thinned,

@@ -272,6 +272,24 @@ def test_drop_oldest_gives_up_the_oldest_counts_them_and_stays_within_its_bytes(
     assert exact <= dropped <= exact + 40  # by at most the segment that the low mark stood in at start
 
 
+def test_what_was_acknowledged_is_not_counted_as_dropped() -> None:
+    bench = Bench(FaultyFileSystem())
+    cursor, other = bench.cursor(max_bytes=6000), bench.cursor("other", streams="b", max_bytes=1 << 20)
+    acknowledged, after = 0, (1, 0)
+    for turn in range(400):
+        bench.put(1, stream="b")
+        (seq,) = bench.put(1)
+        if turn < 57 or 200 < turn < 203:  # in between marks, and once more behind a drop
+            records = bench.backlog(cursor)[:1]
+            acknowledged += len(records)
+            cursor.acknowledge(max(after, records[0].after), records[0].position)
+            after = records[0].position
+    left = len(bench.backlog(cursor))
+    assert cursor.dropped == 400 - acknowledged - left
+    assert seq == 800
+    assert other.dropped == 0
+
+
 def test_block_pushes_back_until_a_tenth_below_and_drops_nothing() -> None:
     bench = Bench(FaultyFileSystem())
     cursor = bench.cursor(max_bytes=20_000, full=Full.BLOCK)

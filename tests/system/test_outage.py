@@ -192,6 +192,7 @@ def test_a_rule_that_spills_writes_only_what_the_broker_does_not_acknowledge(
         assert gateway.metric("gateway_spool_held_spilled_records_total") == 0
         wire.stop()
         until(lambda: gateway.metric("gateway_spool_held_spilled_records_total") > 20, "values on disk")
+        assert gateway.status()["journal"]["spilled_records_total"] > 20
         gateway.kill()  # what is on disk survives it, what was in memory does not
         wire.start()
         gateway.start()
