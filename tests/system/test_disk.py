@@ -57,7 +57,7 @@ def site(plant: Plant, port: int, disk: Path) -> dict[str, Any]:
         "version": 1,
         "gateway": {"name": "gw"},
         "http": {"listen": "127.0.0.1:0"},
-        "journal": {"commit": "20ms", "directory": str(disk)},
+        "journal": {"commit": "20ms", "directory": str(disk), "compression": "none"},
         "links": {"plc": {"driver": "modbus", "host": f"127.0.0.1:{plant.port}", "max_in_flight": 8}},
         "scan": {"fast": "20ms"},
         "devices": {f"d{unit}": {"link": "plc", "unit": unit, "tags": tags} for unit in plant.counts},
