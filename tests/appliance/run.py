@@ -147,6 +147,9 @@ class Life(Appliance):
             within_s=WAIT_S,
         )
         assert self.pid() == before, "a reload with a fault must change nothing"
+        said = self.machine.run("dpkg", "-i", "/srv/2.deb")
+        assert "the version before goes on running" in said, said
+        assert self.pid() == before, "an update must not stop what runs over a configuration it refuses"
         self.machine.run("systemctl", "restart", "edge-gateway", check=False)
         until(lambda: self.machine.show("ActiveState") == "failed", "it is down for good", within_s=WAIT_S)
         assert self.machine.show("ExecMainStatus") == "78"
@@ -159,7 +162,7 @@ class Life(Appliance):
         self.machine.run("systemctl", "start", "edge-gateway")
         self.flows()
         self.is_well("gateway")
-        return "a reload keeps the old one, a start ends with 78 and is not repeated"
+        return "reload and update keep what runs; a start ends with 78, once"
 
     def loses_nothing(self) -> str:
         until(lambda: self.backlog() == 0, "everything is delivered", within_s=WAIT_S)
