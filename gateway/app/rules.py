@@ -39,7 +39,16 @@ def stream_name(rule: PublishRule) -> str:
 
 def buffer_bytes(site: Site, rule: PublishRule, lane: Priority) -> int:
     """How much of a lane may wait for a rule: its own bound, within its share of the journal's."""
-    return min(rule.model.buffer.max_bytes, lane_bytes(site, lane))
+    buffer = rule.model.buffer
+    own = buffer.alarms.max_bytes if lane is Priority.ALARM else None
+    return min(buffer.max_bytes if own is None else own, lane_bytes(site, lane))
+
+
+def keep_ns(rule: PublishRule, lane: Priority) -> int:
+    """How long something of a rule may wait in a lane."""
+    buffer = rule.model.buffer
+    own = buffer.alarms.keep_ns if lane is Priority.ALARM else None
+    return buffer.keep_ns if own is None else own
 
 
 def lane_bytes(site: Site, lane: Priority) -> int:
@@ -262,7 +271,7 @@ class Deliveries:
             name,
             lane=lane,
             streams=frozenset({name}),
-            keep_ns=buffer.keep_ns,
+            keep_ns=keep_ns(rule, lane),
             max_bytes=max(self._least_buffer_bytes, buffer_bytes(site, rule, lane)),
             full=full_of(rule, lane),
         )

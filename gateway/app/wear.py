@@ -19,6 +19,7 @@ from gateway.app.rules import (
     buffer_bytes,
     columns_of,
     is_spilling,
+    keep_ns,
     lane_bytes,
     policy_of,
     stream_name,
@@ -94,10 +95,8 @@ def wear(compiled: Compiled, costs: list[LinkCost], *, share: float) -> Wear:
                 lane=lane,
                 columns=columns[priority],
             )
-            keep_ns = rule.model.buffer.keep_ns
-            streams.append(
-                (f"{rule.index} {rule.model.topic}", stream, buffer_bytes(site, rule, lane), keep_ns)
-            )
+            name = f"{rule.index} {rule.model.topic}"
+            streams.append((name, stream, buffer_bytes(site, rule, lane), keep_ns(rule, lane)))
     for stream in history_streams(site, layouts):
         history = site.journal.history
         assert history is not None
@@ -116,7 +115,7 @@ def wear(compiled: Compiled, costs: list[LinkCost], *, share: float) -> Wear:
             pages += made.bytes_per_s + made.commits_per_s * PAGE_BYTES
         plain += made.plain_per_s
         packed += made.records_per_s_bytes
-        for name, stream, limit, keep_ns in own:
+        for name, stream, limit, kept_ns in own:
             records = sum(flow.per_s for flow in flows if flow.stream is stream)
             size = made.bytes_of(stream)
             fills_s = limit / made.records_per_s_bytes if made.records_per_s_bytes else None
@@ -127,8 +126,8 @@ def wear(compiled: Compiled, costs: list[LinkCost], *, share: float) -> Wear:
                     records_per_s=records,
                     record_bytes=size / records if records else 0.0,
                     buffer_bytes=limit,
-                    keep_ns=keep_ns,
-                    lasts_s=None if fills_s is None else min(fills_s, keep_ns / 1e9),
+                    keep_ns=kept_ns,
+                    lasts_s=None if fills_s is None else min(fills_s, kept_ns / 1e9),
                 )
             )
     return Wear(

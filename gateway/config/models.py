@@ -503,6 +503,19 @@ class Replay(Model):
     )
 
 
+class AlarmBuffer(Model):
+    """What is kept of tags with `priority: alarm`, where that is to be more or less than of the others."""
+
+    keep_ns: Annotated[int, Duration("1s")] | None = Field(
+        None,
+        alias="keep",
+        description="Longest time that undelivered alarms are kept. Default: the buffer's.",
+    )
+    max_bytes: Annotated[int, Size("1MB")] | None = Field(
+        None, alias="max", description="Most disk space for undelivered alarms. Default: the buffer's."
+    )
+
+
 class Buffer(Model):
     """What is kept while the uplink is away."""
 
@@ -514,6 +527,9 @@ class Buffer(Model):
     )
     max_bytes: Annotated[int, Size("1MB")] = Field(
         "1GB", validate_default=True, alias="max", description="Most disk space for undelivered values."
+    )
+    alarms: AlarmBuffer = Field(
+        default_factory=defaults(AlarmBuffer), description="Bounds of their own for alarms."
     )
     full: Literal["drop_oldest", "block", "thin"] = Field(
         "drop_oldest",

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from gateway.app.kinds import kinds
-from gateway.app.rules import LANES, buffer_bytes, full_of, is_spilling, lane_bytes, replay_of, segment_bytes
+from gateway.app.rules import (
+    LANES,
+    buffer_bytes,
+    full_of,
+    is_spilling,
+    keep_ns,
+    lane_bytes,
+    replay_of,
+    segment_bytes,
+)
 from gateway.app.store import _settings
 from gateway.config.load import load
 from gateway.config.site import Site
@@ -65,3 +74,13 @@ def test_the_journal_section_reaches_the_journal(tmp_path: Path) -> None:
     assert (settings.commit_interval_ms, settings.compression) == (50, Compression.ZSTD)
     assert settings.group_bytes == site(tmp_path).journal.commit_bytes
     assert _settings(site(tmp_path, ", compression: none")).compression is Compression.NONE
+
+
+def test_alarms_may_be_kept_longer_and_within_less_than_the_others(tmp_path: Path) -> None:
+    rule = site(tmp_path, buffer=", alarms: {keep: 30d, max: 5MB}").publish[0]
+    day_ns = 86_400 * 10**9
+    assert [keep_ns(rule, lane) // day_ns for lane in LANES] == [30, 7]
+    found = site(tmp_path)
+    assert [buffer_bytes(found, rule, lane) for lane in LANES] == [5_000_000, rule.model.buffer.max_bytes]
+    one = site(tmp_path, buffer=", keep: 2d, alarms: {max: 5MB}").publish[0]
+    assert [keep_ns(one, lane) // day_ns for lane in LANES] == [2, 2]

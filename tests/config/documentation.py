@@ -11,6 +11,7 @@ from drivers.modbus.server_link import ModbusExposed, ModbusExposure, ModbusServ
 from drivers.modbus.tag import ModbusTag, ModbusWrite
 from gateway.config.lines import Rs485Mode
 from gateway.config.models import (
+    AlarmBuffer,
     Buffer,
     CommandPolicy,
     Commands,
@@ -29,6 +30,7 @@ from gateway.uplink.mqtt.config import Backoff, MqttUplink
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 MODELS = (
+    AlarmBuffer,
     Backoff, Beat, Buffer, CommandPolicy, Commands, Demote, GatewaySection, HistorySection, HttpSection,
     JournalSection,
     ModbusDevice,
