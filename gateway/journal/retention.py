@@ -152,8 +152,3 @@ class Retention:
         lane.delete_passed(1)
         self._deleted += 1
         self._deleted_bytes += segment.size
-
-
-def _age(lane: RetainedLane, segment: Segment) -> int:
-    age_ns = lane.age_ns(segment)
-    return 1 << 62 if age_ns is None else age_ns
