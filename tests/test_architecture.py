@@ -298,6 +298,13 @@ def test_every_ignored_type_error_has_its_reason() -> None:
     assert lines_with(bare, python) == []
 
 
+def test_each_record_of_a_decision_has_a_number_of_its_own() -> None:
+    records = sorted((ROOT / "docs/adr").glob("*.md"))
+    titles = [path.read_text(encoding="utf-8").partition("\n")[0].partition(".")[0] for path in records]
+    assert [path.name[:4] for path in records] == [f"{number:04d}" for number in range(1, len(records) + 1)]
+    assert titles == [f"# {number}" for number in range(1, len(records) + 1)]
+
+
 def test_every_test_that_needs_a_peer_is_marked() -> None:
     """A test that calls `require` or `mosquitto` of `tests.peers` without the mark is not counted in CI."""
     faults = []
