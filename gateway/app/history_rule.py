@@ -59,6 +59,8 @@ def is_as_fine(rule: Publish, history: HistorySection) -> bool:
     theirs, ours = rule.report, history.report
     if rule.buffer.full == "thin":
         return False  # what waits for its uplink may be made thinner
+    if rule.buffer.durability == "spill":
+        return False  # what the uplink takes in time never comes to the disk
     if theirs.on == "scan":
         return True
     if ours.on == "scan" or theirs.min_ns > ours.min_ns:

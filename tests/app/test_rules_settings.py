@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway.app.compiled import compile_site
+from gateway.app.history_rule import history_streams
 from gateway.app.kinds import kinds
 from gateway.app.rules import (
     LANES,
@@ -67,6 +69,15 @@ def test_thin_has_segments_that_can_be_made_thinner_and_spares_alarms(tmp_path: 
     assert [full_of(rule, lane) for lane in LANES] == [Full.DROP_OLDEST, Full.THIN]
     assert segment_bytes(thin, rule, Priority.NORMAL) == rule.model.buffer.max_bytes // 16
     assert _settings(thin).segment_bytes == rule.model.buffer.max_bytes // 16
+
+
+@pytest.mark.parametrize("buffer", [", durability: spill", ", full: thin"])
+def test_history_records_itself_what_a_rule_need_not_keep(tmp_path: Path, buffer: str) -> None:
+    found = site(tmp_path, journal=", history: {}", buffer=buffer)
+    layouts = compile_site(found).layouts
+    assert [dict(stream.columns) for stream in history_streams(found, layouts)] == [{layouts[0]: (0,)}]
+    kept = site(tmp_path, journal=", history: {}")
+    assert not history_streams(kept, compile_site(kept).layouts)
 
 
 def test_the_journal_section_reaches_the_journal(tmp_path: Path) -> None:
