@@ -265,7 +265,6 @@ class Deliveries:
         self, site: Site, rule: PublishRule, lane: Priority, columns: Mapping[Layout, tuple[int, ...]]
     ) -> Delivery:
         name = stream_name(rule)
-        buffer = rule.model.buffer
         stream = Stream(name=name, policy=policy_of(rule.model.report), lane=lane, columns=columns)
         cursor = self._journal.cursor(
             name,
