@@ -31,6 +31,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import Problem
 from gateway.core.point import Layout, Point, ValueType
 from gateway.core.ports import CommandDoor
+from gateway.flow.image import stale_after_ns
 
 _OPEN_TIMEOUT_S: Final = 5.0
 
@@ -110,6 +111,7 @@ def make_server(parts: ServerParts, *, door: CommandDoor, launch: Launch, clock:
         units=parts.units,
         door=door,
         launch=launch,
+        now_ns=clock.monotonic_ns,
         roles=roles,
         unknown_unit=UnknownUnit(model.unknown_unit),
         listener=listener,
@@ -204,6 +206,7 @@ def _sentinel(field: Field, number: float) -> bytes:
 
 def _unit(site: Site, served: Sequence[Served], *, fills_gaps: bool) -> ServedUnit:
     tables = {one.table for one in served}
+    stale_ns = {one.layout: stale_after_ns(site.scans[one.layout.scan].every_ns) for one in served}
     decoders: dict[Served, Decoder] = {
         one: compile_block([one.field], table=one.table, start=one.start, count=one.field.count)
         for one in served
@@ -211,7 +214,12 @@ def _unit(site: Site, served: Sequence[Served], *, fills_gaps: bool) -> ServedUn
     }
     return ServedUnit(
         {
-            table: Sheet(table, [one for one in served if one.table is table], fills_gaps=fills_gaps)
+            table: Sheet(
+                table,
+                [one for one in served if one.table is table],
+                fills_gaps=fills_gaps,
+                stale_ns=stale_ns,
+            )
             for table in tables
         },
         decoders,

@@ -82,8 +82,16 @@ class PointModel:
     """The data model of one connection: the units of the server, with what this client may do."""
 
     def __init__(
-        self, units: Mapping[int, ServedUnit], look: Look, permission: Permission, host: ConnectionHost
+        self,
+        units: Mapping[int, ServedUnit],
+        look: Look,
+        permission: Permission,
+        host: ConnectionHost,
+        *,
+        now_ns: Callable[[], int],
     ) -> None:
+        """`now_ns`: the monotonic clock."""
+        self._now_ns: Final = now_ns
         self._units: Final = units
         self._look: Final = look
         self._permission: Final = permission
@@ -109,7 +117,7 @@ class PointModel:
         sheet = self._units[unit].sheets.get(table)
         if sheet is None:
             return ExceptionCode.ILLEGAL_DATA_ADDRESS
-        return sheet.read(start, count, self._look)
+        return sheet.read(start, count, self._look, self._now_ns())
 
     def write_bits(self, unit: int, start: int, count: int, data: bytes) -> ExceptionCode | Later | None:
         """Coils become commands."""
@@ -143,7 +151,8 @@ class Client:
         self._server: Final = server
         self._wake: Callable[[], None] = lambda: None
         self.name: Final = name
-        responder = Responder(PointModel(server.units, server.look, permission, self))
+        model = PointModel(server.units, server.look, permission, self, now_ns=server.now_ns)
+        responder = Responder(model)
         self.session: Final[AnySession] = server.make_session(responder)
 
     def connect(self, wake: Callable[[], None]) -> None:
@@ -206,6 +215,7 @@ class ModbusServer:
         units: Mapping[int, ServedUnit],
         door: CommandDoor,
         launch: Launch,
+        now_ns: Callable[[], int],
         roles: Mapping[str, Permission],
         unknown_unit: UnknownUnit,
         listener: Callable[[Callable[[Connection], Client | str]], Listener] | None = None,
@@ -219,6 +229,7 @@ class ModbusServer:
         self.units: Final = units
         self.door: Final = door
         self.launch: Final = launch
+        self.now_ns: Final = now_ns
         self.points: Final = sum(len(sheet) for unit in units.values() for sheet in unit.sheets.values())
         self.requests = 0
         self.exceptions: Final[Counter[int]] = Counter()

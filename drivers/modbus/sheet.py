@@ -6,7 +6,7 @@ stands what reading it gets: data, or the exception that says why there is none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
@@ -16,7 +16,7 @@ from drivers.modbus.field import Field
 from drivers.modbus.pack import Pack, compile_pack
 from drivers.modbus.wire.pdu import ExceptionCode, Table
 from gateway.core.point import Layout, Point, Value
-from gateway.core.quality import BAD, COMM_LOST, LEVEL_MASK, NOT_YET_READ, UNCERTAIN, Quality
+from gateway.core.quality import BAD, COMM_LOST, LEVEL_MASK, NOT_YET_READ, STALE, UNCERTAIN, Quality, worst
 
 _PAGE_SHIFT: Final = 7  # a page of 128 items: a request looks at few
 _SHOWN: Final = 1  # anything above is an exception code, shifted
@@ -29,6 +29,7 @@ class Snapshot(Protocol):
     change: int  # grows with each update
     values: tuple[Value, ...]
     quality: Quality | tuple[Quality, ...]
+    monotonic_ns: int | list[int]  # when it was read; by column where parts of it come by themselves
 
 
 Look = Callable[[Layout], Snapshot]
@@ -79,10 +80,12 @@ class _Item:
 class _Group:
     """The items of one layout in one table."""
 
-    __slots__ = ("change", "items", "layout", "quality", "values")
+    __slots__ = ("change", "is_old", "items", "layout", "quality", "stale_ns", "values")
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, stale_ns: int) -> None:
         self.layout = layout
+        self.stale_ns = stale_ns  # how old it may be; 0: any age
+        self.is_old = False
         self.items: list[_Item] = []
         self.change = -1
         self.values: tuple[Value, ...] = ()
@@ -92,8 +95,19 @@ class _Group:
 class Sheet:
     """One table of one unit. Raises nothing: a span that is not served is an exception code."""
 
-    def __init__(self, table: Table, served: Iterable[Served], *, fills_gaps: bool = False) -> None:
-        """`fills_gaps`: what lies between served items reads as 0, for clients that read in blocks."""
+    def __init__(
+        self,
+        table: Table,
+        served: Iterable[Served],
+        *,
+        fills_gaps: bool = False,
+        stale_ns: Mapping[Layout, int] | None = None,
+    ) -> None:
+        """`fills_gaps`: what lies between served items reads as 0, for clients that read in blocks.
+
+        `stale_ns`: how old what was read of a layout may be; it is stale then, whatever its quality says.
+        """
+        self._stale_ns: Final = stale_ns or {}
         self._table: Final = table
         items = sorted((_Item(one) for one in served), key=lambda item: item.served.start)
         self._items: Final = items
@@ -118,7 +132,8 @@ class Sheet:
         groups: dict[Layout, _Group] = {}
         for item in self._items:
             served = item.served
-            group = groups.setdefault(served.layout, _Group(served.layout))
+            stale_ns = self._stale_ns.get(served.layout, 0)
+            group = groups.setdefault(served.layout, _Group(served.layout, stale_ns))
             group.items.append(item)
             if item.mask:
                 self._owners.setdefault(served.start, []).append(item)
@@ -134,7 +149,7 @@ class Sheet:
 
     # Reading
 
-    def read(self, start: int, count: int, look: Look) -> bytes | bytearray | ExceptionCode:
+    def read(self, start: int, count: int, look: Look, now_ns: int) -> bytes | bytearray | ExceptionCode:
         """The items' bytes as they are now: two for a register, one (0 or 1) for a coil."""
         end = start + count
         if end > self._size:
@@ -142,8 +157,9 @@ class Sheet:
         for page in range(start >> _PAGE_SHIFT, (end - 1 >> _PAGE_SHIFT) + 1):
             for group in self._pages.get(page, ()):
                 snapshot = look(group.layout)
-                if snapshot.change != group.change:
-                    self._refresh(group, snapshot)
+                is_old = _is_old(group, snapshot, now_ns)
+                if snapshot.change != group.change or is_old is not group.is_old:
+                    self._refresh(group, snapshot, is_old=is_old)
         states = self._states[start:end]
         if not min(states):
             return ExceptionCode.ILLEGAL_DATA_ADDRESS
@@ -152,22 +168,25 @@ class Sheet:
             return ExceptionCode(worst >> _CODE_SHIFT)
         return self._data[start * self._width : end * self._width]
 
-    def _refresh(self, group: _Group, snapshot: Snapshot) -> None:
+    def _refresh(self, group: _Group, snapshot: Snapshot, *, is_old: bool) -> None:
         values, quality = snapshot.values, snapshot.quality
         before, quality_before = group.values, group.quality
-        is_new = not before
+        is_new = not before or is_old is not group.is_old
+        group.is_old = is_old
         for item in group.items:
             column = item.served.column
             value = values[column]
             now = quality[column] if isinstance(quality, tuple) else quality
             then = quality_before[column] if isinstance(quality_before, tuple) else quality_before
             if is_new or now != then or value is not before[column]:
-                self._show(item, value, now)
+                self._show(item, value, worst(now, UNCERTAIN | STALE) if is_old else now)
         group.change, group.values, group.quality = snapshot.change, values, quality
 
     def _show(self, item: _Item, value: Value, quality: Quality) -> None:
         served = item.served
-        if quality & BAD or value is None:
+        # An old value is not shown as if it were fresh: only a quality register can tell.
+        is_unmarked = quality & STALE and served.quality_at is None
+        if quality & BAD or value is None or is_unmarked:
             self._show_bad(item, quality)
         else:
             try:
@@ -192,7 +211,7 @@ class Sheet:
             item.code = _SHOWN
             self._put(item, served.sentinel)
         else:
-            gone = quality & (COMM_LOST | NOT_YET_READ)
+            gone = quality & (COMM_LOST | NOT_YET_READ | STALE)
             code = (
                 ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
                 if gone
@@ -250,6 +269,11 @@ class Sheet:
                 own = word.to_bytes(2, "big")
             found.append(Write(served.point, decode(served, own)))
         return found if covered == end else ExceptionCode.ILLEGAL_DATA_ADDRESS
+
+
+def _is_old(group: _Group, snapshot: Snapshot, now_ns: int) -> bool:
+    read_ns = snapshot.monotonic_ns
+    return bool(group.stale_ns) and isinstance(read_ns, int) and now_ns - read_ns > group.stale_ns
 
 
 def overlap(served: Sequence[Served]) -> tuple[Served, Served] | None:

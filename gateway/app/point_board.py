@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
 
 from gateway.api.source import PointCounts, Points, PointView, point_view
 from gateway.config.site import ScanClass
 from gateway.core.clock import Clock
 from gateway.core.point import Value
 from gateway.core.quality import BAD, LEVEL_MASK, STALE, UNCERTAIN, Quality, is_bad, worst
-from gateway.flow.image import Reading, View
-
-STALE_PERIODS: Final = 3  # a value not read for so many periods of its scan …
-STALE_GRACE_NS: Final = 10_000_000_000  # … and this besides is shown as stale
+from gateway.flow.image import Reading, View, stale_after_ns
 
 _Seen = dict[str, tuple[Value, Quality, int]]  # point → value, quality, change counter
 
@@ -90,7 +86,7 @@ def _quality(reading: Reading, every_ns: int | None, now_ns: int) -> Quality:
     """As it was read; stale where that was long ago: storage pushed back, or the wire is overloaded."""
     if every_ns is None or not reading.received_ns or is_bad(reading.quality):
         return reading.quality
-    if now_ns - reading.monotonic_ns <= STALE_PERIODS * every_ns + STALE_GRACE_NS:
+    if now_ns - reading.monotonic_ns <= stale_after_ns(every_ns):
         return reading.quality
     return worst(reading.quality, UNCERTAIN | STALE)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 import msgspec
 
@@ -23,6 +24,15 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     source_time_ns: int | None
     scan: str  # name of the scan class it is read in
     change: int  # of the image, when this reading's layout was last updated
+
+
+STALE_PERIODS: Final = 3  # a value not read for so many periods of its scan …
+STALE_GRACE_NS: Final = 10_000_000_000  # … and this besides is old, whatever became of its reader
+
+
+def stale_after_ns(every_ns: int) -> int:
+    """How old what is scanned at that period may be before it is shown as stale."""
+    return STALE_PERIODS * every_ns + STALE_GRACE_NS
 
 
 class View(msgspec.Struct, frozen=True, gc=False):

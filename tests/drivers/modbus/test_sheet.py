@@ -29,6 +29,7 @@ class Known:
         self.change = 0
         self.values: tuple[Value, ...] = (None,) * count
         self.quality: int | tuple[int, ...] = q.BAD | q.NOT_YET_READ
+        self.monotonic_ns: int | list[int] = 0
 
     def show(self, values: tuple[Value, ...], quality: int | tuple[int, ...] = 0) -> None:
         self.change, self.values, self.quality = self.change + 1, values, quality
@@ -59,7 +60,7 @@ def test_nothing_is_shown_before_it_is_read_and_bad_is_an_exception_by_its_meani
     gone = ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
 
     def read(start: int, count: int) -> object:
-        return words(sheet.read(start, count, lambda _layout: known))
+        return words(sheet.read(start, count, lambda _layout: known, 0))
 
     assert read(0, 2) is gone
     known.show((5, 6))
@@ -70,7 +71,7 @@ def test_nothing_is_shown_before_it_is_read_and_bad_is_an_exception_by_its_meani
     assert read(1, 1) is ExceptionCode.SERVER_DEVICE_FAILURE
     known.show((5, 70_000))
     assert read(1, 1) is ExceptionCode.SERVER_DEVICE_FAILURE, "no register shows another number"
-    known.show((5, 8), (q.UNCERTAIN | q.STALE, 0))
+    known.show((5, 8), (q.UNCERTAIN | q.OUT_OF_RANGE, 0))
     assert read(0, 2) == [5, 8], "uncertain is a value"
 
 
@@ -91,13 +92,35 @@ def test_a_sentinel_a_held_value_and_the_register_that_tells() -> None:
         ((None, None), q.BAD | q.COMM_LOST),
     ):
         known.show(values, quality)
-        seen.append((words(sheet.read(0, 2, lambda _: known)), words(sheet.read(2, 2, lambda _: known))))
+        seen.append(
+            (words(sheet.read(0, 2, lambda _: known, 0)), words(sheet.read(2, 2, lambda _: known, 0)))
+        )
     assert seen == [
         ([0xFFFF, 2], ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND),
         ([7, 0], [8, 0]),
         ([9, 1], [10, 1]),
         ([0xFFFF, 2], [10, 2]),
     ]
+
+
+def test_an_old_value_is_never_shown_as_fresh() -> None:
+    layout, known = layout_of(2), Known(2)
+    items = [served(layout, 0, uint16(0)), served(layout, 1, uint16(1), quality_at=2)]
+    sheet = Sheet(HOLDING, items, stale_ns={layout: 100})
+    gone = ExceptionCode.GATEWAY_TARGET_DEVICE_FAILED_TO_RESPOND
+    known.show((5, 6))
+
+    def read(now_ns: int) -> tuple[object, object]:
+        look = lambda _layout: known  # noqa: E731 - twice in a line
+        return words(sheet.read(0, 1, look, now_ns)), words(sheet.read(1, 2, look, now_ns))
+
+    assert read(100) == ([5], [6, 0])
+    assert read(101) == (gone, [6, 1]), "nobody reads it any more: only the quality register can tell"
+    known.show((5, 6))
+    known.monotonic_ns = 150
+    assert read(200) == ([5], [6, 0])
+    known.show((5, 6), q.UNCERTAIN | q.STALE)
+    assert read(200) == (gone, [6, 1]), "the device answers, and its counter stands still"
 
 
 def test_points_that_share_a_register_keep_their_bits() -> None:
@@ -112,7 +135,7 @@ def test_points_that_share_a_register_keep_their_bits() -> None:
     assert overlap([*items, served(layout, 0, uint16(3)), served(layout, 0, uint16(4))]) is not None
     sheet = Sheet(HOLDING, items)
     known.show((True, 5, 0xAB))
-    assert words(sheet.read(4, 1, lambda _: known)) == [0xAB51]
+    assert words(sheet.read(4, 1, lambda _: known, 0)) == [0xAB51]
 
     def decode(one: Served, data: bytes) -> Value:
         block = compile_block([one.field], table=HOLDING, start=one.start, count=1)
@@ -128,10 +151,10 @@ def test_gaps_read_as_zero_only_where_asked() -> None:
     layout, known = layout_of(2), Known(2)
     items = [served(layout, 0, uint16(10)), served(layout, 1, uint16(13))]
     known.show((1, 2))
-    assert Sheet(HOLDING, items).read(10, 4, lambda _: known) is ExceptionCode.ILLEGAL_DATA_ADDRESS
+    assert Sheet(HOLDING, items).read(10, 4, lambda _: known, 0) is ExceptionCode.ILLEGAL_DATA_ADDRESS
     filled = Sheet(HOLDING, items, fills_gaps=True)
-    assert words(filled.read(10, 4, lambda _: known)) == [1, 0, 0, 2]
-    assert filled.read(9, 2, lambda _: known) is ExceptionCode.ILLEGAL_DATA_ADDRESS
+    assert words(filled.read(10, 4, lambda _: known, 0)) == [1, 0, 0, 2]
+    assert filled.read(9, 2, lambda _: known, 0) is ExceptionCode.ILLEGAL_DATA_ADDRESS
 
 
 NUMBERS = [
