@@ -28,6 +28,7 @@ WARM_UP: Final = 3  # cycles before anything is compared: caches fill, configura
 GROWTH_MAX: Final = 1.01  # of the largest sample of the last third above the largest of the first
 SLACK: Final = {"objects": 300, "blocks": 1500, "journal_bytes": 200_000, "audit_bytes": 100_000}
 SLACK_OTHERS: Final = 2
+SHOWN: Final = ("objects", "blocks", "tasks", "timers", "open files", "journal_bytes")
 QUIET_S: Final = 300  # for everything to be delivered again
 
 
@@ -36,6 +37,12 @@ class Sample(msgspec.Struct, frozen=True):
 
     hour: float
     counts: dict[str, int]
+
+    def line(self) -> str:
+        """What a person looks at; the rest of the counts is depths of queues."""
+        named = ", ".join(f"{name} {self.counts[name]}" for name in SHOWN if name in self.counts)
+        others = [count for name, count in self.counts.items() if "limit" not in name and name not in SHOWN]
+        return f"day {self.hour / 24:.1f}: {named}, in {len(others)} queues {sum(others)}"
 
 
 class Soaked(msgspec.Struct, kw_only=True):
@@ -55,7 +62,7 @@ class Soaked(msgspec.Struct, kw_only=True):
         counts = ", ".join(
             f"{name} {first.counts.get(name, 0)} → {count}"
             for name, count in last.counts.items()
-            if name in {"objects", "blocks", "tasks", "timers", "open files", "journal_bytes"}
+            if name in SHOWN
         )
         outages = ", ".join(f"{count} {name}" for name, count in self.outages.items())
         verdict = f"FAULTS {len(self.faults)}" if self.faults else "no growth, lost 0"
@@ -101,7 +108,7 @@ class Soak:
                 for cycle in range(cycles):
                     await self._cycle()
                     samples.append(self._sample((cycle + 1) * self._cycle_hours))
-                    say(f"day {samples[-1].hour / 24:.1f}: {samples[-1].counts}")
+                    say(samples[-1].line())
 
         run(main(), limit_ns=round((cycles + 1) * self._cycle_hours * HOUR_NS))
         known = self.site.subscriber.known
