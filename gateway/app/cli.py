@@ -191,7 +191,7 @@ def history(
     url: str,
     state: Path | None,
 ) -> None:
-    """Show what TAG... (DEVICE/TAG, `*` for any text) were: values as recorded, or aggregates with --every."""
+    """Show what TAG... (DEVICE/TAG, `*` is any text) were: values as recorded, or aggregates with --every."""
     from gateway.app.history_client import history as show_history
 
     words = {"from": begin, "to": end, "every": every}
