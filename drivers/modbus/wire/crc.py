@@ -11,7 +11,7 @@ import struct
 from typing import Final
 
 _POLYNOMIAL: Final = 0xA001
-_PRESET: Final = 0xFFFF
+PRESET: Final = 0xFFFF
 _SIZE_MAX: Final = 256  # bytes, of an RTU frame
 
 
@@ -29,13 +29,18 @@ _WORDS: Final = tuple(struct.Struct(f"<{count}H").unpack_from for count in range
 
 def crc16(data: bytes, start: int, size: int) -> int:
     """The checksum of `size` bytes from `start`, 0..256 of them; 0 where the last two are their checksum."""
-    crc = _PRESET
+    crc = PRESET
     pair = _PAIR
     for word in _WORDS[size >> 1](data, start):
         crc = pair[crc ^ word]
     if size & 1:
         crc = crc >> 8 ^ _LAST[(crc ^ data[start + size - 1]) & 0xFF]
     return crc
+
+
+def after(crc: int) -> int:
+    """What becomes of a checksum with one byte of zeros behind it."""
+    return crc >> 8 ^ _LAST[crc & 0xFF]
 
 
 def with_crc(data: bytes) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from drivers.modbus.wire import crc, pdu, rtu
+from drivers.modbus.wire import crc, pdu, rtu, sieve
 from drivers.modbus.wire.client import Counters
 from drivers.modbus.wire.pdu import Table
 from drivers.modbus.wire.rtu import Frame, Framer, Hears
@@ -160,7 +160,12 @@ def test_work_on_noise_grows_with_its_length_and_no_faster(monkeypatch: pytest.M
         work[0] += size
         return crc.crc16(data, start, size)
 
+    def sifting(data: bytes, start: int) -> sieve.Sifted:
+        work[0] += min(len(data) - start, 3 * rtu.ADU_SIZE_MAX)
+        return sieve.sift(data, start)
+
     monkeypatch.setattr(rtu, "crc16", counting)
+    monkeypatch.setattr(rtu, "sift", sifting)
 
     def cost(data: bytes, step: int) -> int:
         work[0] = 0
@@ -178,7 +183,55 @@ def test_work_on_noise_grows_with_its_length_and_no_faster(monkeypatch: pytest.M
             once, half = cost(worst, step), cost(worst[: len(worst) // 2], step)
             assert once <= 2.3 * half + 1000
             assert once <= 2 * rtu.ADU_SIZE_MAX * len(worst)
-    assert cost(random_bytes, 1) <= 1.1 * cost(random_bytes, 100_000) + 1000
+        assert cost(worst, 4096) <= 4 * len(worst) + 4 * rtu.ADU_SIZE_MAX
+
+
+@given(st.binary(max_size=300), st.binary(max_size=1500), st.binary(max_size=40))
+def test_a_place_that_begins_a_good_checksum_is_never_sifted_out(
+    body: bytes, before: bytes, behind: bytes
+) -> None:
+    frame = crc.with_crc(body[:254])
+    data = before + frame + behind
+    for start in {0, max(0, len(before) - 511), len(before)}:
+        position, places = start, list[int]()
+        while position < len(data):
+            found = sieve.sift(data, position)
+            assert position < found.until <= len(data)
+            places += found.places
+            position = found.until
+        assert len(before) in places
+        assert places == sorted(set(places))
+
+
+@pytest.mark.parametrize("step", [32, 100, 700, 5000])
+def test_sifted_noise_gives_what_looking_at_each_place_gives(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = random.Random(step)
+    good = [frame for frame, _ in FRAMES] + [rtu.encode(5, bytes((3, 250)) + bytes(range(250)))]
+    frame_count = 0
+    crafted = [b"\x01\x03\xfa", b"\x10", b"\x81\x01", b"\xff\xff\0", b"\x2b\x0e\x01", b"\0"]
+    for _ in range(20):
+        parts = list[bytes]()
+        for _ in range(8):
+            parts.append(generator.choice(crafted) * generator.randrange(200))
+            parts.append(generator.randbytes(generator.randrange(400)))
+            parts.append(generator.choice(good)[: generator.choice((7, 300))])
+        stream = b"".join(parts)
+        pieces = [stream[at : at + step] for at in range(0, len(stream), step)]
+        for hears in Hears:
+            sifted = heard(pieces, hears, silent=True, own=(17,))
+            with monkeypatch.context() as patch:
+                patch.setattr(rtu, "FAILURES_MAX", len(stream))
+                assert heard(pieces, hears, silent=True, own=(17,)) == sifted
+            frame_count += len(sifted[0])
+    assert frame_count > 20
+
+
+def test_of_noise_nearly_nothing_is_left() -> None:
+    sifted = sieve.sift(random.Random(2).randbytes(2000), 0)
+    assert sifted.until == 512
+    assert len(sifted.places) < 20
 
 
 def counted(*head: int) -> st.SearchStrategy[bytes]:
