@@ -67,7 +67,7 @@ def rewrite(
     when all are written.
 
     `sources` are sealed neighbours. They stay; `Log.replace` puts the new one in their place. Blocking.
-    Raises `OSError` and leaves nothing behind then.
+    Raises `OSError`, and what `entries` raises, and leaves nothing behind then.
     """
     first, last = sources[0], sources[-1]
     generation = max(segment.cover.generation for segment in sources) + 1
@@ -91,7 +91,7 @@ def rewrite(
             file.close()
         filesystem.rename(temporary, path)
         filesystem.sync_directory(directory)
-    except OSError:
+    except Exception:
         for left in (temporary, path):
             with contextlib.suppress(OSError):  # whatever stays is removed at the next start
                 filesystem.unlink(left)

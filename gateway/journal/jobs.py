@@ -28,6 +28,11 @@ class Jobs:
         self._notify = notify
         self._waiting: deque[Callable[[], None]] = deque()
         self._threads: list[threading.Thread] = []
+        self._is_closing = False
+
+    def is_closing(self) -> bool:
+        """Whether work that can be done again later should end now. From any thread."""
+        return self._is_closing
 
     def submit(
         self, work: Callable[[], T], *, done: Callable[[T], None], failed: Callable[[Exception], None]
@@ -57,7 +62,8 @@ class Jobs:
             self._waiting.popleft()()
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way, which hears of it by `is_closing`."""
+        self._is_closing = True
         self.step()
         for thread in self._threads:
             thread.join()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from gateway.core.clock import Clock
-from gateway.disk.filesystem import FileSystem
+from gateway.disk.filesystem import NO_ROOM, FileSystem
 from gateway.disk.record import Damage
 from gateway.disk.segment import Segment
 from gateway.disk.writer import State
@@ -40,6 +40,7 @@ class LaneThinning:
         """`report`: damage that was found in what is rewritten."""
         self.sources: tuple[Segment, ...] = ()  # of the piece under way: they must stay where they are
         self._has_nothing = False  # since it was last looked for
+        self._is_short = False  # of room on the disk, and it was told
         self._lane = lane
         self._filesystem = filesystem
         self._settings = settings
@@ -82,8 +83,14 @@ class LaneThinning:
             elapsed_ns=lane.elapsed_ns(),
             is_history_kept=lane.keeps_history,
         )
+        if not self._has_room(chosen.sources):
+            return
         self.sources = chosen.sources
-        self._jobs.submit(lambda: thinning.thin(self._filesystem, task), done=self._done, failed=self._failed)
+        self._jobs.submit(
+            lambda: thinning.thin(self._filesystem, task, is_stopping=self._jobs.is_closing),
+            done=self._done,
+            failed=self._failed,
+        )
 
     def _done(self, result: thinning.Thinned) -> None:
         """The thinner segment is durable: it stands for its sources from now on."""
@@ -95,6 +102,7 @@ class LaneThinning:
             cursor.thinned += sum(result.values.get(stream, 0) for stream in cursor.streams)
         for damage in result.damage:
             self._report(damage)
+        self._is_short = False
         self._useless -= {segment.name for segment in sources}
         if result.saved_bytes < sum(segment.size for segment in sources) * GAIN_MIN:
             self._useless.add(result.segment.name)
@@ -102,7 +110,32 @@ class LaneThinning:
 
     def _failed(self, error: Exception) -> None:
         """Nothing was changed; the oldest are dropped where the bound asks for it."""
-        self._useless.update(segment.name for segment in self.sources)
-        self.sources = ()
-        name = self._lane.priority.name.lower()
-        _log.error("a backlog cannot be made thinner", extra={"lane": name, "reason": str(error)})
+        sources, self.sources = self.sources, ()
+        if isinstance(error, thinning.Stopped):
+            return
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            self._wait_for_room()
+            return
+        self._useless.update(segment.name for segment in sources)
+        _log.error("a backlog cannot be made thinner", extra={**self._facts(), "reason": str(error)})
+
+    def _facts(self) -> dict[str, str]:
+        return {"lane": self._lane.priority.name.lower()}
+
+    def _has_room(self, sources: Sequence[Segment]) -> bool:
+        """Whether the disk takes the thinner ones beside them, which may be as large."""
+        try:
+            free_bytes = self._filesystem.free_bytes(self._lane.log.directory)
+        except OSError:  # then writing tells
+            return True
+        if free_bytes <= sum(segment.size for segment in sources):
+            self._wait_for_room()
+            return False
+        return True
+
+    def _wait_for_room(self) -> None:
+        """Until `look_again`: what does not fit now may later, so no segment is given up for it."""
+        self._has_nothing = True
+        if not self._is_short:
+            self._is_short = True
+            _log.warning("no room on the disk to make a backlog thinner beside itself", extra=self._facts())

@@ -7,8 +7,9 @@ others that were taken out says how many they were.
 
 from __future__ import annotations
 
+import errno
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -209,16 +210,33 @@ def _choose(stored: StoredBatch, seen: _Tag, factor: int, number: int) -> tuple[
     return rows, tuple(before)
 
 
-def thin(filesystem: FileSystem, task: Task) -> Thinned:
-    """Carry it out. Blocking, on no thread that anybody waits for. Raises `OSError`."""
+class Stopped(Exception):
+    """Nobody waits for it any more; nothing was changed."""
+
+
+def thin(filesystem: FileSystem, task: Task, *, is_stopping: Callable[[], bool] = lambda: False) -> Thinned:
+    """Carry it out. Blocking, on no thread that anybody waits for, and given up once `is_stopping()`.
+
+    Raises `OSError`, also where the disk does not read the same twice, and `Stopped`.
+    """
     damage: list[Damage] = []
+    again: list[Damage] = []
     thinner = Thinner(task)
-    thinner.look(read(filesystem, task.sources, lambda _, one: damage.append(one)))
+
+    def entries(found: list[Damage]) -> Iterator[tuple[Segment, Entry]]:
+        for pair in read(filesystem, task.sources, lambda _, one: found.append(one)):
+            if is_stopping():
+                raise Stopped
+            yield pair
+        if found is again and again != damage:  # else a value that only one pass saw would be lost unsaid
+            raise OSError(errno.EIO, f"{task.sources[0].path}: reads differently each time")
+
+    thinner.look(entries(damage))
     segment = rewrite(
         filesystem,
         task.directory,
         task.sources,
-        thinner.thin(read(filesystem, task.sources, lambda *_: None)),
+        thinner.thin(entries(again)),
         lane=task.lane,
         salt=task.salt,
         created_ns=task.created_ns,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import itertools
+from collections import Counter
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,8 +16,8 @@ from gateway.core.quality import BAD, COMM_LOST, GOOD
 from gateway.disk.block import Compression
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.reader import Record
-from tests.disk.faulty import FaultyFileSystem
-from tests.journal.support import LAYOUT, SMALL, Bench, N, everything, numbers
+from tests.disk.faulty import FaultyFile, FaultyFileSystem, Inode
+from tests.journal.support import LAYOUT, SECOND_NS, SMALL, Bench, N, everything, numbers
 
 PLAIN = msgspec.structs.replace(SMALL, segment_bytes=4000, cursor_save_ms=10_000)
 PACKED = msgspec.structs.replace(PLAIN, compression=Compression.ZSTD)
@@ -41,6 +43,15 @@ def missing(record: Record, column: int) -> int:
 def run(bench: Bench, count: int, *, stream: str = "a") -> None:
     for _ in range(count):
         bench.put(1, stream=stream)
+
+
+def live(bench: Bench, count: int) -> None:
+    """As `run`, with a second between."""
+    for _ in range(count):
+        bench.put(1)
+        bench.clock.now_ns += SECOND_NS
+        bench.journal.maintain()
+        bench.journal.commit()
 
 
 @BOTH
@@ -152,23 +163,75 @@ def test_a_reader_in_the_middle_of_what_is_rewritten_misses_nothing(settings: ob
     assert bench.journal.stats().quarantined_ranges == 0
 
 
-def test_a_disk_without_room_for_it_drops_instead_and_leaves_nothing_behind() -> None:
+def test_a_disk_without_room_for_it_drops_instead_and_goes_on_once_there_is_room(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bench, cursor = open_thin(FaultyFileSystem())
     disk = bench.disk
     assert isinstance(disk, FaultyFileSystem)
     create = disk.create
 
-    def refuse(path):  # type: ignore[no-untyped-def]  # a stand-in of the test
+    def refuse(path: Path) -> FaultyFile:
         if path.suffix == ".tmp":
             raise OSError(errno.ENOSPC, "No space left on device")
         return create(path)
 
     disk.create = refuse  # type: ignore[method-assign]  # a stand-in
-    run(bench, 2000)
+    live(bench, 1000)
     assert cursor.dropped > 0
+    assert cursor.thinned == 0
     assert bench.journal.failure is None
     assert not [path for path in disk.entries if path.suffix == ".tmp"]
     assert bench.journal.stats().lanes[0].cursors[0].lag_bytes <= BOUND + 8 * PLAIN.mark_bytes
+    assert [one.levelname for one in caplog.records] == ["WARNING"]
+    disk.create = create  # type: ignore[method-assign]  # as it was
+    live(bench, 5)
+    assert cursor.thinned > 0
+
+
+def test_thinning_does_not_begin_where_it_could_not_end() -> None:
+    bench, cursor = open_thin(FaultyFileSystem())
+    disk = bench.disk
+    assert isinstance(disk, FaultyFileSystem)
+    disk.free_bytes = lambda directory: 4000  # type: ignore[method-assign]  # a stand-in
+    live(bench, 1000)
+    assert cursor.dropped > 0
+    assert "rename" not in disk.operations
+
+
+def test_a_disk_that_does_not_read_the_same_twice_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    bench, cursor = open_thin(FaultyFileSystem())
+    disk = bench.disk
+    assert isinstance(disk, FaultyFileSystem)
+    open_read, seen = disk.open_read, Counter[Path]()
+
+    def other(path: Path) -> FaultyFile:
+        file = open_read(path)
+        seen[path] += 1
+        if seen[path] == 2:  # the second pass over it
+            file.inode = Inode(bytes(file.inode.content[:300]) + b"?" * (len(file.inode.content) - 300))
+        return file
+
+    disk.open_read = other  # type: ignore[method-assign]  # a stand-in
+    live(bench, 600)
+    assert cursor.thinned == 0
+    assert "rename" not in disk.operations
+    assert not [path for path in disk.entries if path.suffix == ".tmp"]
+    assert "reads differently each time" in str([vars(one) for one in caplog.records])
+
+
+def test_a_stop_does_not_wait_for_thinning() -> None:
+    bench, cursor = open_thin(FaultyFileSystem())
+    disk = bench.disk
+    assert isinstance(disk, FaultyFileSystem)
+    while not bench.journal._lanes[N].thinning.sources:
+        bench.journal.commit()
+        bench.append()
+    bench.journal.close()
+    assert "rename" not in disk.operations
+    assert not [path for path in disk.entries if path.suffix == ".tmp"]
+    again, cursor = open_thin(disk)
+    assert [seq for _, seq in numbers(again.backlog(cursor))] == list(range(1, bench.seq + 1))
 
 
 def test_history_keeps_what_was_passed_though_a_backlog_is_thinned() -> None:
