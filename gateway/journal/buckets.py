@@ -62,10 +62,21 @@ class Spans(msgspec.Struct, frozen=True):
 
 
 class _Sums:
-    __slots__ = ("area", "count", "first", "good_ns", "has_value", "last", "maximum", "minimum", "not_good")
+    __slots__ = (
+        "area",
+        "count",
+        "first",
+        "good_ns",
+        "has_value",
+        "last",
+        "maximum",
+        "minimum",
+        "not_good",
+        "number_ns",
+    )
 
     def __init__(self) -> None:
-        self.count = self.not_good = self.good_ns = 0
+        self.count = self.not_good = self.good_ns = self.number_ns = 0
         self.area = 0.0
         self.minimum: float | None = None
         self.maximum: float | None = None
@@ -111,7 +122,6 @@ class Track:
         """What came together for one span."""
         start_ns, end_ns = self._spans.bounds(index)
         sums = self._sums.get(index) or _Sums()
-        is_number = sums.minimum is not None
         return Bucket(
             point=self.point,
             start_ns=start_ns,
@@ -120,7 +130,7 @@ class Track:
             not_good=sums.not_good,
             minimum=sums.minimum,
             maximum=sums.maximum,
-            mean=sums.area / sums.good_ns if is_number and sums.good_ns else None,
+            mean=sums.area / sums.number_ns if sums.number_ns else None,
             first=sums.first,
             last=sums.last,
             good=min(1.0, sums.good_ns / (end_ns - start_ns)),
@@ -150,21 +160,30 @@ class Track:
         if not sums.has_value:
             sums.first, sums.has_value = sample.value, True
         sums.last = sample.value
-        if isinstance(sample.value, (bool, int, float)):
-            sums.see(sample.value)
+        number = _number(sample.value)
+        if number is not None:
+            sums.see(number)
 
     def _hold(self, held: Sample, end_ns: int) -> None:
         spans = self._spans
         start_ns, end_ns = max(held.time_ns, spans.from_ns), min(end_ns, spans.to_ns)
         if not is_good(held.quality):
             return
-        number = held.value if isinstance(held.value, (bool, int, float)) else None
+        number = _number(held.value)
         while start_ns < end_ns:
             index = (start_ns - spans.from_ns) // spans.every_ns
             upto_ns = min(end_ns, spans.from_ns + (index + 1) * spans.every_ns)
             sums = self._at(index)
             sums.good_ns += upto_ns - start_ns
             if number is not None:
+                sums.number_ns += upto_ns - start_ns
                 sums.area += number * (upto_ns - start_ns)
                 sums.see(number)
             start_ns = upto_ns
+
+
+def _number(value: Value) -> float | None:
+    """What can be compared and averaged: off is 0 and on is 1; NaN is no number."""
+    if isinstance(value, bool):
+        return int(value)
+    return value if isinstance(value, (int, float)) and value == value else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -12,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.api.history import HistoryAnswer, QuestionError, answer_of, question_of
+from gateway.api.history import HistoryAnswer, QuestionError, SpanRow, answer_of, question_of
 from gateway.api.http import HttpServer
 from gateway.api.moments import moment_ns
-from gateway.core.point import Point, ValueType
+from gateway.core.point import Point, Value, ValueType
 from gateway.core.quality import BAD, COMM_LOST, GOOD
+from gateway.journal.buckets import Spans, Track
 from gateway.journal.historian import Page, Question
 from gateway.journal.samples import Gap, Sample, Why
 from tests.api.fake_source import FakeSource
@@ -106,6 +108,37 @@ def sample(value: object, quality: int = GOOD) -> Sample:
         key=(5, 9, 0), point=POINT, time_ns=NOW_NS, is_device_time=True, received_ns=NOW_NS + S,
         monotonic_ns=1, value=value, quality=quality, time_quality=0, missing=3,  # type: ignore[arg-type]  # as drawn
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("values", "low", "high", "mean"),
+    [
+        ((False, True), 0, 1, 0.5), ((3, 5), 3, 5, 4), ((1.5, 2.5), 1.5, 2.5, 2),
+        (("a", "b"), None, None, None), ((math.nan, 2.0), 2, 2, 2),
+        ((2**53 + 1, 2**53 + 3), 2**53 + 1, 2**53 + 3, 2.0**53 + 2),
+    ],
+)  # fmt: skip
+def test_aggregates_of_values_of_every_type_are_answers(
+    values: tuple[Value, Value], low: float | None, high: float | None, mean: float | None
+) -> None:
+    track = Track(Spans(NOW_NS, NOW_NS + 2 * S, 2 * S), POINT)
+    for number, value in enumerate(values):
+        at_ns = NOW_NS + number * S
+        track.take(
+            Sample(
+                key=(1, number, 0), point=POINT, time_ns=at_ns, is_device_time=False, received_ns=at_ns,
+                monotonic_ns=0, value=value, quality=GOOD, time_quality=GOOD,
+            )
+        )  # fmt: skip
+    track.hold_until(NOW_NS + 2 * S)
+    bucket = track.bucket(0)
+    assert (bucket.minimum, bucket.maximum, bucket.count) == (low, high, 2)
+    question = question_of("tag=pump/state&from=-1h&every=2s", NOW_NS)
+    body = msgspec.json.encode(answer_of(question, Page(rows=[bucket], after="")))
+    (row,) = msgspec.json.decode(body, type=HistoryAnswer).rows
+    assert isinstance(row, SpanRow)
+    assert row.min == (None if low is None else float(low))
+    assert row.mean == (None if mean is None else pytest.approx(mean))
 
 
 def test_quality_and_origin_of_time_travel_with_each_value_and_gaps_are_gaps() -> None:
