@@ -22,6 +22,7 @@ from gateway.translate.command import (
     build_reply,
     compile_command_rule,
 )
+from gateway.translate.payload import Format
 from gateway.uplink.mqtt.uplink import MqttUplink
 from gateway.uplink.mqtt.wire.events import Message
 from gateway.uplink.mqtt.wire.packets import RetainHandling, Subscription
@@ -234,7 +235,13 @@ class _Nobody:
 
 def command_spec(rule: CommandRule) -> CommandSpec:
     """The rule in translate's words."""
-    return CommandSpec(match=tuple(rule.model.match), topic=rule.model.topic, reply=rule.model.reply or "")
+    model = rule.model
+    return CommandSpec(
+        match=tuple(model.match),
+        topic=model.topic,
+        reply=model.reply or "",
+        format=Format(model.format),
+    )
 
 
 def policy_of(rule: CommandRule) -> Policy:

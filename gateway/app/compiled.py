@@ -11,6 +11,7 @@ import msgspec
 
 from gateway.app.access import Access, open_access
 from gateway.app.kinds import driver_parts, server_parts
+from gateway.app.rules import check_rules
 from gateway.config.load import ConfigErrors
 from gateway.config.site import LinkSpec, Site
 from gateway.core.errors import Problem
@@ -61,6 +62,7 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
         problems.extend(parts.problems)
         links[name] = parts
     layouts = [layout for parts in links.values() for layout in parts.layouts]
+    problems.extend(check_rules(site, layouts))
     servers: dict[str, Any] = {}
     for name, spec in site.links.items():
         if spec.is_server:

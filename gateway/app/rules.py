@@ -12,6 +12,7 @@ import msgspec
 from gateway.aio.threads import Worker
 from gateway.config.models import Publish, Report
 from gateway.config.site import PublishRule, Site
+from gateway.core.errors import Problem
 from gateway.core.point import Layout, Priority
 from gateway.flow.hub import Hub, Stream
 from gateway.flow.outbox import Cursor as OutboxCursor
@@ -20,10 +21,11 @@ from gateway.flow.report import ReportOn, ReportPolicy
 from gateway.flow.spool import Spool
 from gateway.journal.cursor import Cursor, Full
 from gateway.journal.journal import Journal
+from gateway.translate.faults import RuleError
 from gateway.translate.match import Match, select
 from gateway.translate.payload import Format, TimeUnit
 from gateway.translate.plan import compile_rule
-from gateway.translate.rule import RuleSpec
+from gateway.translate.rule import RuleSpec, default_fields, default_time
 from gateway.uplink.mqtt.uplink import Route
 
 _log = logging.getLogger("gateway.rules")
@@ -90,13 +92,37 @@ def policy_of(report: Report) -> ReportPolicy:
 
 def rule_spec(model: Publish) -> RuleSpec:
     """The rule in translate's words."""
+    form, written = Format(model.format), model.model_fields_set
     return RuleSpec(
         match=tuple(model.match),
         topic=model.topic,
-        format=Format(model.format),
-        fields=tuple(model.fields.items()),
-        time=TimeUnit(model.time),
+        format=form,
+        fields=tuple(model.fields.items()) if "fields" in written else default_fields(form),
+        time=TimeUnit(model.time) if "time" in written else default_time(form),
+        measurement=model.measurement,
+        tags=tuple(model.tags.items()),
+        nest=model.nest,
     )
+
+
+def check_rules(site: Site, layouts: Iterable[Layout]) -> list[Problem]:
+    """What is wrong with a rule for one of the layouts that shows when its payloads are put together."""
+    layouts = list(layouts)
+    problems: dict[Problem, None] = {}
+    for rule in site.publish:
+        spec = rule_spec(rule.model)
+        if spec.format in {Format.JSON, Format.RAW} and not spec.nest:
+            continue  # nothing but the topic, which is checked before
+        for layout in layouts:
+            try:
+                compile_rule(spec, layout, gateway=site.name, site=site.site)
+            except RuleError as error:
+                problems |= {
+                    Problem((*rule.path, *one.path), f"{one.found} ({layout.device})", one.expected): None
+                    for one in error.problems
+                }
+                break
+    return list(problems)
 
 
 class RuleCompiler:

@@ -560,15 +560,36 @@ class Publish(Model):
         min_length=1,
         description="Topic; with {tag} one message for each value, without it one for each scan of a device.",
     )
-    format: Annotated[Literal["json", "raw"], NotYet(("template", "msgpack"), "json or raw")] = Field(
-        "json", description="json: an object of `fields`; raw: the value alone, as text."
+    format: Literal["json", "msgpack", "cbor", "influx", "raw"] = Field(
+        "json",
+        description="json, msgpack, cbor: an object of `fields`; influx: line protocol; raw: the value "
+        "alone, as text.",
+    )
+    measurement: Text = Field(
+        "{device}",
+        min_length=1,
+        description="Of influx: the measurement, a template like the topic.",
+    )
+    tags: dict[
+        Annotated[str, Field(min_length=1, max_length=64)],
+        Literal["device", "tag", "unit", "site", "gateway", "quality"],
+    ] = Field(
+        default_factory=dict,
+        description="Of influx: names of its tags and what each shows; tag, unit and quality only with "
+        "{tag} in the topic.",
+    )
+    nest: bool = Field(
+        False,
+        description="Whether a tag's name is a path: `motor.speed` and `motor.temp` are "
+        "`{motor: {speed: …, temp: …}}`.",
     )
     fields: dict[Annotated[str, Field(min_length=1, max_length=64)], Source] = Field(
         default_factory=lambda: dict(DEFAULT_FIELDS),
-        description="Names in the JSON object and what each shows.",
+        description="Names in the object and what each shows. Default of influx: "
+        "`{v: value, q: quality, ts: time_origin}`.",
     )  # fmt: skip
     time: Literal["ms", "ns", "rfc3339"] = Field(
-        "ms", description="How times are written: since 1970 UTC, or as text."
+        "ms", description="How times are written: since 1970 UTC, or as text. Default of influx: ns."
     )
     qos: Literal[0, 1] | None = Field(None, description="MQTT quality of service. Default: the uplink's.")
     retain: bool = Field(False, description="Whether the broker keeps the last message for new subscribers.")
@@ -587,7 +608,16 @@ class Publish(Model):
                 )
             if "fields" in self.model_fields_set:
                 yield Problem(("fields",), "fields with format: raw", "no fields, as raw is the value alone")
+            if self.nest:
+                yield Problem(("nest",), "nest with format: raw", "no nest, as raw is the value alone")
             return
+        for key in ("measurement", "tags"):
+            if key in self.model_fields_set and self.format != "influx":
+                yield Problem((key,), f"{key} with format: {self.format}", f"format: influx, or no {key}")
+        if self.nest and self.format == "influx":
+            yield Problem(("nest",), "nest with format: influx", "no nest: a line has no parts in parts")
+        if self.nest and has_tag:
+            yield Problem(("nest",), "nest with {tag} in the topic", "no nest, or a topic without {tag}")
         sources = set(self.fields.values())
         if not sources & {"value", "label"}:
             yield Problem(("fields",), "no field that shows the value", "a field from value or label")
@@ -630,7 +660,12 @@ class Commands(Model):
         min_length=1, description="Topic of the commands; it must contain {device} and {tag}."
     )
     reply: Text | None = Field(
-        None, min_length=1, description="Topic of the results. Default: none are sent."
+        None, min_length=1, description="Topic of the results, which are JSON. Default: none are sent."
+    )
+    format: Literal["json", "msgpack", "cbor", "raw"] = Field(
+        "json",
+        description="json, msgpack, cbor: a value, or an object with v, id, t, ttl; raw: the value alone, "
+        "as text.",
     )
     qos: Literal[0, 1] = Field(
         1, description="MQTT quality of service of the subscription and of the results."

@@ -10,10 +10,10 @@ import msgspec
 from gateway.core.command import CommandResult
 from gateway.core.errors import Problem
 from gateway.core.point import Layout, Point, Value
+from gateway.translate.command_payload import PARSERS
 from gateway.translate.command_value import (
     Refused,
     described,
-    parse_json,
     shown,
     value_from_json,
     value_from_text,
@@ -26,6 +26,7 @@ from gateway.translate.topic import TopicTemplate, check_topic, names_of
 PAYLOAD_BYTES_MAX: Final = 65_536  # a command sets one point
 ID_CHARACTERS_MAX: Final = 128
 TTL_SECONDS_MAX: Final = 86_400
+COMMAND_FORMATS: Final = (Format.RAW, *PARSERS)
 NAMES: Final = ("id", "v", "t", "ttl")
 
 
@@ -98,7 +99,7 @@ class CommandMap:
         return ((topic, entry.point.name) for topic, entry in self._entries.items())
 
     def backward(self, topic: bytes, payload: bytes) -> ParsedCommand | Refusal:
-        """What a message means: a bare JSON value, or {"id", "v", "t": ms since 1970, "ttl": seconds}.
+        """What a message means: a bare value, or {"id", "v", "t": ms since 1970, "ttl": seconds}.
 
         Whether the point may be written is the gatekeeper's business. Never raises, whatever the bytes.
         """
@@ -114,7 +115,7 @@ class CommandMap:
                 fields: dict[str, Any] = {}
                 value = value_from_text(point, payload)
             else:
-                found = parse_json(payload)
+                found = PARSERS[self._format](payload)
                 fields = found if isinstance(found, dict) else {"v": found}
                 identity = _id(fields)
                 _check_names(fields)
@@ -153,6 +154,9 @@ class CommandMap:
 def check_command_rule(rule: CommandSpec) -> list[Problem]:
     """Every fault in a rule that shows without a point."""
     problems = check_match(rule.match) + check_topic(rule.topic)
+    if rule.format not in COMMAND_FORMATS:
+        known = ", ".join(form.value for form in COMMAND_FORMATS)
+        problems.append(Problem(("format",), f"commands in {rule.format.value}", f"one of {known}"))
     if "{tag}" not in rule.topic:
         problems.append(
             Problem(("topic",), f"{rule.topic!r} without {{tag}}", "a topic that says which tag is set")
@@ -218,10 +222,11 @@ def build_reply(result: CommandResult, *, now_ns: int) -> bytes:
     return encode(said)
 
 
-def _check_names(fields: Mapping[str, Any]) -> None:
+def _check_names(fields: Mapping[Any, Any]) -> None:
     for name in fields:
         if name not in NAMES:
-            raise Refused(f"found {shown(name)}, expected one of {', '.join(NAMES)}{nearest(name, NAMES)}")
+            near = nearest(name, NAMES) if isinstance(name, str) else ""
+            raise Refused(f"found {described(name)}, expected one of {', '.join(NAMES)}{near}")
     if "v" not in fields:
         raise Refused('found no "v", expected the value to set as "v"')
 

@@ -49,7 +49,7 @@ def parse_json(payload: bytes) -> Any:
 
 
 def value_from_json(point: Point, found: Any) -> Value:
-    """The value of a point that decoded JSON means: what `publish` writes, an enum's text, 0 and 1 for bool.
+    """The value that a decoded payload means: what `publish` writes, an enum's text, 0 and 1 for bool.
 
     Whole numbers written with a fraction of zero are whole numbers. Raises `Refused`.
     """
@@ -62,6 +62,8 @@ def value_from_json(point: Point, found: Any) -> Value:
         return bool(found)
     if kind is ValueType.STRING and isinstance(found, str):
         return _encodable(found)
+    if kind is ValueType.BYTES and isinstance(found, bytes):
+        return found
     if kind is ValueType.BYTES and isinstance(found, str):
         try:
             return base64.b64decode(found, validate=True)
@@ -107,7 +109,7 @@ def shown(text: str) -> str:
 
 
 def _whole(found: float | int) -> int:  # noqa: PYI041  # an int here is not rounded to a float
-    if found in (math.inf, -math.inf) or found != int(found):
+    if not math.isfinite(found) or found != int(found):
         raise Refused(f"found {found!r}, expected {EXPECTED[ValueType.INT]}")
     if not INTEGER_MIN <= found <= INTEGER_MAX:
         raise Refused(f"found {shown(str(found))}, expected {INTEGER_MIN} to {INTEGER_MAX}")
@@ -158,6 +160,8 @@ def described(found: Any) -> str:
         return "an object"
     if isinstance(found, list):
         return "a list"
+    if isinstance(found, bytes):
+        return f"{len(found)} bytes"
     if isinstance(found, bool):
         return "true" if found else "false"
     if isinstance(found, str):

@@ -9,12 +9,12 @@ from typing import Any, Final, TypeAlias
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Point, Value
 from gateway.core.quality import Quality
+from gateway.translate.encoding import JSON, Encoding
 from gateway.translate.payload import (
     CAUSE_NAMES,
     DEVICE_TIME,
     KIND_NAMES,
     Source,
-    encode,
     gateway_origin,
     honest,
     label_of,
@@ -23,66 +23,77 @@ from gateway.translate.payload import (
 
 Row: TypeAlias = tuple[int, int]  # (row of the batch, column of the layout)
 WriteTime: TypeAlias = Callable[[int], int | str | None]
-_KIND_BYTES: Final = {kind: text.encode() for kind, text in KIND_NAMES.items()}
-_CAUSE_BYTES: Final = {cause: text.encode() for cause, text in CAUSE_NAMES.items()}
 # What the slots of a template are filled with, in the order of `given`; the last three are seldom asked for.
 _SLOTS: Final = {
-    Source.VALUE: (0, b"%b"),
-    Source.QUALITY: (1, b"%b"),
-    Source.TIME: (2, b"%b"),
-    Source.TIME_ORIGIN: (3, b'"%b"'),
-    Source.SEQ: (4, b"%d"),
-    Source.EPOCH: (5, b"%d"),
-    Source.RECEIVED: (6, b"%b"),
-    Source.KIND: (7, b'"%b"'),
-    Source.CAUSE: (8, b'"%b"'),
+    Source.QUALITY: 0,
+    Source.TIME: 1,
+    Source.TIME_ORIGIN: 2,
+    Source.SEQ: 3,
+    Source.EPOCH: 4,
+    Source.RECEIVED: 5,
+    Source.KIND: 6,
+    Source.CAUSE: 7,
 }
 _SELDOM: Final = frozenset({Source.RECEIVED, Source.KIND, Source.CAUSE})
+Piece: TypeAlias = tuple[bytes, Callable[[tuple[Any, ...]], tuple[Any, ...]]]
 
 
 class Template:
-    """A JSON object with slots for what changes from batch to batch."""
+    """An object with slots for what changes from batch to batch; its one value stands between two pieces."""
 
-    __slots__ = ("_is_seldom", "_pick", "_text", "_write_time")
+    __slots__ = ("_after", "_before", "_encode", "_is_seldom", "_write_time")
 
     def __init__(
-        self, fields: Iterable[tuple[str, Source]], constants: Mapping[Source, str], write_time: WriteTime
+        self,
+        fields: Iterable[tuple[str, Source]],
+        constants: Mapping[Source, str],
+        write_time: WriteTime,
+        encoding: Encoding = JSON,
     ) -> None:
+        """`fields` have `value` exactly once."""
         fields = tuple(fields)
-        parts: list[bytes] = []
-        places: list[int] = []
-        for name, source in fields:
-            if source in constants:
-                text = _literal(constants[source])
+        pieces: list[tuple[list[bytes], list[int]]] = [([_escaped(encoding.open(len(fields)))], [])]
+        for number, (name, source) in enumerate(fields):
+            texts, places = pieces[-1]
+            text = (encoding.between if number else b"") + encoding.encode(name) + encoding.colon
+            if source is Source.VALUE:
+                texts.append(_escaped(text))
+                pieces.append(([], []))
+            elif source in constants:
+                texts.append(_escaped(text + encoding.encode(constants[source])))
             else:
-                place, text = _SLOTS[source]
-                places.append(place)
-            parts.append(_literal(name) + b":" + text)
-        self._text = b"{" + b",".join(parts) + b"}"
-        self._pick = picker(tuple(places))
+                texts.append(_escaped(text) + b"%b")
+                places.append(_SLOTS[source])
+        pieces[-1][0].append(_escaped(encoding.close))
+        before, after = ((b"".join(texts), picker(tuple(places))) for texts, places in pieces)
+        self._before: Piece = before
+        self._after: Piece = after
+        self._encode = encoding.encode
         self._write_time = write_time
         self._is_seldom = not _SELDOM.isdisjoint(source for _, source in fields)
 
-    def fill(self, batch: Batch, *, value: bytes, quality: bytes = b"") -> bytes:
-        """The object for rows that `is_plain` of; value and quality are JSON already."""
+    def ends(self, batch: Batch, *, quality: bytes = b"") -> tuple[bytes, bytes]:
+        """What stands before and after the value, for rows that `is_plain` of; quality is encoded already."""
         time_ns = batch.source_time_ns
         time_quality = batch.time_quality
-        given: tuple[bytes | int, ...] = (
-            value,
+        write = self._encode
+        given: tuple[bytes, ...] = (
             quality,
-            encode(self._write_time(time_ns if isinstance(time_ns, int) else our_time_ns(batch))),
-            origin(time_ns, time_quality).encode() if time_quality.__class__ is int else b"",
-            batch.seq,
-            batch.epoch,
+            write(self._write_time(time_ns if isinstance(time_ns, int) else our_time_ns(batch))),
+            write(origin(time_ns, time_quality)) if time_quality.__class__ is int else b"",
+            write(batch.seq),
+            write(batch.epoch),
         )
         if self._is_seldom:
-            received = encode(self._write_time(batch.received_ns))
-            given = (*given, received, _KIND_BYTES[batch.kind], _CAUSE_BYTES[batch.cause])
-        return self._text % self._pick(given)
+            received = write(self._write_time(batch.received_ns))
+            given = (*given, received, write(KIND_NAMES[batch.kind]), write(CAUSE_NAMES[batch.cause]))
+        head, of_head = self._before
+        tail, of_tail = self._after
+        return head % of_head(given), tail % of_tail(given)
 
 
-def _literal(text: str) -> bytes:
-    return encode(text).replace(b"%", b"%%")
+def _escaped(text: bytes) -> bytes:
+    return text.replace(b"%", b"%%")
 
 
 def is_plain(batch: Batch, *, tells_time_quality: bool) -> bool:
@@ -104,6 +115,8 @@ def picker(places: tuple[int, ...] | None) -> Callable[[tuple[Any, ...]], tuple[
     """Takes the items at some places, always as a tuple; None takes all."""
     if places is None:
         return tuple
+    if not places:
+        return lambda _: ()
     if len(places) == 1:
         return itemgetter(slice(places[0], places[0] + 1))
     return itemgetter(*places)

@@ -62,8 +62,14 @@ class Format(enum.Enum):
 
     JSON = "json"
     RAW = "raw"  # the text of the value alone
+    MSGPACK = "msgpack"  # the object of `json`, in MessagePack
+    CBOR = "cbor"  # the same in CBOR, RFC 8949
+    INFLUX = "influx"  # InfluxData's line protocol
 
 
+OBJECTS: Final = frozenset(
+    {Format.JSON, Format.MSGPACK, Format.CBOR}
+)  # payloads that are one object of fields
 OPTIONAL: Final = frozenset(
     {Source.PART, Source.MISSING, Source.HISTORICAL}
 )  # written last, and only where they say something

@@ -10,8 +10,10 @@ from gateway.core.errors import Problem
 from gateway.core.point import Layout
 from gateway.translate.faults import RuleError
 from gateway.translate.match import Match, select
+from gateway.translate.nesting import check_paths
 from gateway.translate.payload import Format
 from gateway.translate.plan_device import DevicePlan
+from gateway.translate.plan_influx import InfluxPlan
 from gateway.translate.plan_tag import RawPlan, TagPlan
 from gateway.translate.rule import RuleSpec, check_rule, sources_of
 from gateway.translate.topic import TopicTemplate, names_of
@@ -43,14 +45,23 @@ def compile_rule(rule: RuleSpec, layout: Layout, *, gateway: str, site: str) -> 
     columns = select(layout, Match(rule.match))
     if columns == ():
         return None
+    wanted = range(len(layout)) if columns is None else columns
     template = TopicTemplate(rule.topic, attributes=layout.attributes)
-    if not rule.is_per_tag:
-        topic = template.render(names_of(layout, None, gateway=gateway, site=site))
-        return DevicePlan(rule, layout, columns, topic, sources_of(rule), gateway=gateway, site=site)
-    topics = _topics(template, layout, columns, gateway=gateway, site=site)
+    if rule.nest and (problems := check_paths([layout.points[column].tag for column in wanted])):
+        raise RuleError(problems)
+    fields = sources_of(rule)
+    topics: bytes | tuple[bytes | None, ...]
+    if rule.is_per_tag:
+        topics = _topics(template, layout, columns, gateway=gateway, site=site)
+    else:
+        topics = template.render(names_of(layout, None, gateway=gateway, site=site))
+    if rule.format is Format.INFLUX:
+        return InfluxPlan(rule, layout, tuple(wanted), topics, fields, gateway=gateway, site=site)
+    if isinstance(topics, bytes):
+        return DevicePlan(rule, layout, columns, topics, fields, gateway=gateway, site=site)
     if rule.format is Format.RAW:
         return RawPlan(layout, topics)
-    return TagPlan(rule, layout, topics, sources_of(rule), gateway=gateway, site=site)
+    return TagPlan(rule, layout, topics, fields, gateway=gateway, site=site)
 
 
 def _topics(

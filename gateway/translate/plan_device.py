@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final, TypeAlias
 
 import msgspec
@@ -11,8 +11,10 @@ import msgspec
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Value
 from gateway.core.quality import BAD, Quality
+from gateway.translate.encoding import encoding_of
 from gateway.translate.fields import Row, Rows, Template, is_plain, picker, rows_of
-from gateway.translate.payload import OPTIONAL, Source, encode, quality_text, time_writer
+from gateway.translate.nesting import nested, nested_text
+from gateway.translate.payload import OPTIONAL, Format, Source, quality_text, time_writer
 from gateway.translate.rule import RuleSpec
 
 Message: TypeAlias = tuple[bytes, bytes]
@@ -21,15 +23,15 @@ _BY_POINT: Final = frozenset({Source.LABEL, Source.UNIT})
 
 
 class DevicePlan:
-    """One JSON object for a batch; several, in order, where the batch repeats a point.
+    """An object (JSON, MessagePack, CBOR) for a batch; several, in order, where it repeats a point.
 
     Where all is good and of one time, the object is `head + values + tail`. A layout published whole is
     encoded as a struct whose field names are prepared; a part of it as a dict.
     """
 
-    __slots__ = ("_constants", "_fields", "_good", "_historical", "_layout", "_missing", "_mixed", "_part",
-                 "_pick", "_tags", "_tells_time_quality", "_topic", "_wanted", "_whole",
-                 "_write_time")  # fmt: skip
+    __slots__ = ("_constants", "_encoding", "_fields", "_good", "_historical", "_layout", "_missing",
+                 "_mixed", "_nest", "_nested", "_part", "_pick", "_published", "_tags", "_tells_time_quality",
+                 "_topic", "_wanted", "_whole", "_write_time")  # fmt: skip
 
     def __init__(
         self,
@@ -44,6 +46,7 @@ class DevicePlan:
     ) -> None:
         self._layout = layout
         self._topic = topic
+        self._encoding = encoding_of(rule.format)
         self._constants = {Source.SITE: site, Source.GATEWAY: gateway}
         self._write_time = time_writer(rule.time)
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
@@ -54,9 +57,11 @@ class DevicePlan:
         self._wanted = None if columns is None else frozenset(columns)
         self._tags = tuple(point.tag for point in layout.points)
         self._pick = picker(columns)
-        self._whole = _shape(
-            self._tags if columns is None else tuple(self._tags[column] for column in columns)
-        )
+        published = self._tags if columns is None else tuple(self._tags[column] for column in columns)
+        self._nest = rule.nest
+        self._published = published
+        self._whole = _shape(published, is_struct=rule.format is not Format.CBOR)
+        self._nested = nested_text(published, self._encoding) if rule.nest else b""
         sources = [source for _, source in self._fields]
         self._good: Template | None = None  # while all is good
         self._mixed: Template | None = None  # with the qualities that are not
@@ -64,8 +69,8 @@ class DevicePlan:
             constants = {Source.DEVICE: layout.device, **self._constants}
             mixed = [field for field in self._fields if field[1] is not Source.TIME_QUALITY]
             good = [field for field in mixed if field[1] is not Source.QUALITY]
-            self._good = Template(good, constants, self._write_time)
-            self._mixed = Template(mixed, constants, self._write_time)
+            self._good = Template(good, constants, self._write_time, self._encoding)
+            self._mixed = Template(mixed, constants, self._write_time, self._encoding)
 
     def messages(self, batch: Batch, *, historical: bool = False) -> list[Message]:
         """See `Plan.messages`."""
@@ -75,14 +80,15 @@ class DevicePlan:
             if batch.quality != 0:
                 values, doubts, nulls = self._without_bad(batch)
                 template = self._mixed if doubts else self._good
-            text = self._values_text(batch.columns, values)
-            if text == b"{}":
+            text, shown = self._values_text(batch.columns, values)
+            if not shown:
                 return []
             # More nulls than bad values: NaN, an infinity or no value, which the quality must say.
-            if text and (b"null" not in text or text.count(b"null") == nulls):
-                return [(self._topic, template.fill(batch, value=text, quality=doubts))]
+            if text and self._encoding.nulls(text, shown) == nulls:
+                head, tail = template.ends(batch, quality=doubts)
+                return [(self._topic, head + text + tail)]
         return [
-            (self._topic, encode(self._object(batch, rows, part=part, historical=historical)))
+            (self._topic, self._encoding.encode(self._object(batch, rows, part=part, historical=historical)))
             for part, rows in enumerate(_without_repeats(rows_of(batch, self._wanted)))
         ]
 
@@ -100,20 +106,29 @@ class DevicePlan:
             if quality & BAD:
                 values[row] = None
                 nulls += 1
-        return tuple(values), encode(doubts) if doubts else b"", nulls
+        return tuple(values), self._encoding.encode(doubts) if doubts else b"", nulls
 
-    def _values_text(self, columns: tuple[int, ...] | None, values: tuple[Value, ...]) -> bytes:
-        """The object of values; empty where a point repeats, so that one object cannot hold them."""
+    def _values_text(
+        self, columns: tuple[int, ...] | None, values: tuple[Value, ...]
+    ) -> tuple[bytes, Collection[Value]]:
+        """The object of values, and the values in it; no text where a point repeats: it cannot hold them."""
+        write = self._encoding.encode
         if columns is None:
-            return encode(self._whole(*self._pick(values)))
+            shown = self._pick(values)
+            if self._nested:
+                return self._nested % tuple(map(write, shown)), shown
+            if self._nest:
+                return write(nested(dict(zip(self._published, shown, strict=True)))), shown
+            return write(self._whole(*shown)), shown
         tags, wanted = self._tags, self._wanted
-        pairs = zip(columns, values, strict=True)
-        if wanted is None:
-            chosen = {tags[column]: value for column, value in pairs}
-            return encode(chosen) if len(chosen) == len(columns) else b""
-        rows = [(tags[column], value) for column, value in pairs if column in wanted]
+        rows = [
+            (tags[column], value)
+            for column, value in zip(columns, values, strict=True)
+            if wanted is None or column in wanted
+        ]
         chosen = dict(rows)
-        return encode(chosen) if len(chosen) == len(rows) else b""
+        text = b"" if len(chosen) != len(rows) else write(nested(chosen) if self._nest else chosen)
+        return text, chosen.values()
 
     def _object(self, batch: Batch, chosen: list[Row], *, part: int, historical: bool) -> dict[str, object]:
         rows = Rows(batch, chosen, self._layout, write_time=self._write_time, constants=self._constants)
@@ -124,7 +139,7 @@ class DevicePlan:
             elif source is Source.TIME_QUALITY:
                 _say_doubts(said, name, rows, rows.time_qualities)
             elif source is Source.VALUE:
-                said[name] = _by_tag(rows, rows.values)
+                said[name] = nested(_by_tag(rows, rows.values)) if self._nest else _by_tag(rows, rows.values)
             elif source is Source.UNIT:
                 said[name] = {point.tag: point.unit for point in rows.points if point.unit}
             elif source is Source.LABEL:
@@ -172,8 +187,10 @@ def _without_repeats(rows: list[Row]) -> list[list[Row]]:
 
 
 @functools.lru_cache(maxsize=_SHAPES_MAX)
-def _shape(tags: tuple[str, ...]) -> Callable[..., object]:
+def _shape(tags: tuple[str, ...], *, is_struct: bool) -> Callable[..., object]:
     """Makes, from values in order, what encodes as the object of tags and values."""
+    if not is_struct:
+        return lambda *values: dict(zip(tags, values, strict=True))
     names = {f"field_{number}": tag for number, tag in enumerate(tags)}
     try:
         return msgspec.defstruct("Values", names, rename=names, gc=False)

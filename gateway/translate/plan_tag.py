@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import repeat
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from gateway.core.batch import Batch
 from gateway.core.point import Layout
 from gateway.core.quality import BAD, GOOD, Quality
+from gateway.translate.encoding import encoding_of
 from gateway.translate.fields import Rows, Template, columns_of, is_plain, rows_of
-from gateway.translate.payload import OPTIONAL, Source, encode, honest, quality_text, raw_text, time_writer
+from gateway.translate.payload import OPTIONAL, Source, honest, quality_text, raw_text, time_writer
 from gateway.translate.rule import RuleSpec
 
 Message: TypeAlias = tuple[bytes, bytes]
 Ends: TypeAlias = list[tuple[bytes, bytes]]  # what stands before and after the value, by kind of point
 Topics: TypeAlias = tuple[bytes | None, ...]  # by column of the layout, None where nothing is published
-_NULL: Final = b"null"
-_VALUE: Final = b"\xff"  # marks the value in a template: no byte of UTF-8
 
 
 class RawPlan:
@@ -42,17 +41,17 @@ class RawPlan:
 
     def topics(self) -> Iterator[tuple[bytes, str]]:
         """See `Plan.topics`."""
-        return _owners(self._layout, self._topics)
+        return owners(self._layout, self._topics)
 
 
 class TagPlan:
-    """A JSON object for each value.
+    """An object for each value, in JSON, MessagePack or CBOR.
 
     An object is `head + value + tail`; head and tail are written once per batch for each quality and unit in
     it. Only labels, and fields that show the value more than once, are put together row by row.
     """
 
-    __slots__ = ("_constants", "_fields", "_historical", "_layout", "_missing", "_part",
+    __slots__ = ("_constants", "_encoding", "_fields", "_historical", "_layout", "_missing", "_part",
                  "_tells_time_quality", "_template_of", "_templates", "_topics", "_write_time")  # fmt: skip
 
     def __init__(
@@ -67,6 +66,7 @@ class TagPlan:
     ) -> None:
         self._layout = layout
         self._topics = topics
+        self._encoding = encoding_of(rule.format)
         self._constants = {Source.SITE: site, Source.GATEWAY: gateway}
         self._write_time = time_writer(rule.time)
         self._fields = tuple((name, source) for name, source in fields if source not in OPTIONAL)
@@ -94,13 +94,14 @@ class TagPlan:
         qualities = quality if isinstance(quality, tuple) else repeat(quality)
         ends: dict[Quality, Ends] = {}
         template_of, topics = self._template_of, self._topics
+        write, null = self._encoding.value, self._encoding.null
         made: list[Message] = []
         for column, value, quality in zip(columns_of(batch), batch.values, qualities, strict=False):
             topic = topics[column]
             if topic is None:
                 continue
-            text = _NULL if quality & BAD else encode(value)
-            if text == _NULL:  # no value, NaN or an infinity: the quality says so
+            text = null if quality & BAD else write(value)
+            if text == null:  # no value, NaN or an infinity: the quality says so
                 quality = honest(value, quality)[1]
             if quality not in ends:
                 ends[quality] = self._ends(batch, quality)
@@ -110,12 +111,11 @@ class TagPlan:
 
     def topics(self) -> Iterator[tuple[bytes, str]]:
         """See `Plan.topics`."""
-        return _owners(self._layout, self._topics)
+        return owners(self._layout, self._topics)
 
     def _ends(self, batch: Batch, quality: Quality) -> Ends:
-        text = encode(quality_text(quality))
-        filled = [template.fill(batch, value=_VALUE, quality=text) for template in self._templates]
-        return [(head, tail) for head, _, tail in (text.partition(_VALUE) for text in filled)]
+        text = self._encoding.encode(quality_text(quality))
+        return [template.ends(batch, quality=text) for template in self._templates]
 
     def _row_by_row(self, batch: Batch, *, historical: bool) -> list[Message]:
         rows = [row for row in rows_of(batch, None) if self._topics[row[1]] is not None]
@@ -136,7 +136,7 @@ class TagPlan:
             seen[column] += 1
             topic = self._topics[column]
             if topic is not None:
-                made.append((topic, encode(payload)))
+                made.append((topic, self._encoding.encode(payload)))
         return made
 
     def _compile_templates(self) -> None:
@@ -153,11 +153,15 @@ class TagPlan:
                     Source.DEVICE: self._layout.device,
                     **self._constants,
                 }
-                self._templates.append(Template(self._fields, constants, self._write_time))
+                self._templates.append(Template(self._fields, constants, self._write_time, self._encoding))
             self._template_of.append(known[kind])
 
 
-def _owners(layout: Layout, topics: Topics) -> Iterator[tuple[bytes, str]]:
+def owners(layout: Layout, topics: Topics | bytes) -> Iterator[tuple[bytes, str]]:
+    """Each topic with its owner: a topic by column, or one for the device."""
+    if isinstance(topics, bytes):
+        yield topics, layout.device
+        return
     for point, topic in zip(layout.points, topics, strict=True):
         if topic is not None:
             yield topic, point.name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import cbor2
+import msgpack
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,10 +24,11 @@ from gateway.translate.command import (
     compile_command_rule,
 )
 from gateway.translate.faults import RuleError
-from gateway.translate.payload import Format
+from gateway.translate.payload import OBJECTS, Format
 from gateway.translate.plan import compile_rule
 from gateway.translate.rule import RuleSpec
 
+READERS = {Format.CBOR: cbor2.loads, Format.MSGPACK: msgpack.unpackb}
 TAGS = {
     "on": ValueType.BOOL,
     "level": ValueType.INT,
@@ -54,6 +57,10 @@ def command_map(spec: CommandSpec = SPEC, *layouts: Layout) -> CommandMap:
 
 MAP = command_map()
 RAW_MAP = command_map(CommandSpec(topic="{device}/{tag}", format=Format.RAW))
+MAPS = {
+    form: command_map(CommandSpec(topic="{device}/{tag}", format=form))
+    for form in (Format.MSGPACK, Format.CBOR)
+} | {Format.RAW: RAW_MAP, Format.JSON: MAP}
 
 
 def parse(tag: str, payload: bytes, using: CommandMap = MAP) -> ParsedCommand | Refusal:
@@ -244,7 +251,7 @@ JSON = st.recursive(
 )
 @example("level", b"\xef\xbb\xbf5")
 def test_any_bytes_are_a_command_or_a_reason(tag: str, payload: bytes) -> None:
-    for using in (MAP, RAW_MAP):
+    for using in MAPS.values():
         found = parse(tag, payload, using)
         if isinstance(found, Refusal):
             assert found.reason
@@ -262,7 +269,7 @@ VALUES: dict[ValueType, st.SearchStrategy[Any]] = {
 }
 
 
-@given(st.data(), st.sampled_from(sorted(TAGS)), st.sampled_from(Format))
+@given(st.data(), st.sampled_from(sorted(TAGS)), st.sampled_from(sorted(MAPS, key=str)))
 def test_what_is_published_is_understood_as_a_command(data: st.DataObject, tag: str, form: Format) -> None:
     value = data.draw(VALUES[TAGS[tag]])
     if form is Format.RAW and value in ("", b""):
@@ -274,6 +281,48 @@ def test_what_is_published_is_understood_as_a_command(data: st.DataObject, tag: 
     [(_, payload)] = plan.messages(Batch(layout=LAYOUT, values=(value,), columns=(column,), received_ns=0))
     if form is Format.JSON:
         payload = json.dumps({"v": json.loads(payload)["v"]}, ensure_ascii=data.draw(st.booleans())).encode()
-    found = parse(tag, payload, RAW_MAP if form is Format.RAW else MAP)
+    elif form in OBJECTS:
+        said = {"v": READERS[form](payload)["v"]}
+        payload = cbor2.dumps(said) if form is Format.CBOR else msgpack.packb(said)
+    found = parse(tag, payload, MAPS[form])
     assert isinstance(found, ParsedCommand), found
     assert repr(found.value) == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("form", "payload", "reason"),
+    [
+        (Format.MSGPACK, "c1", "not MessagePack"),
+        (Format.MSGPACK, "82a17601a17602", "a name twice"),
+        (Format.MSGPACK, "8101c0", "found 1, expected one of id, v, t, ttl"),
+        (Format.MSGPACK, "cb7ff8000000000000", "expected a whole number"),
+        (Format.MSGPACK, "0101", "not MessagePack"),
+        (Format.CBOR, "a2617601617602", "not CBOR"),
+        (Format.CBOR, "0101", "bytes behind"),
+        (Format.CBOR, "c24101", "not CBOR"),
+        (Format.CBOR, "f7", "of the kind UndefinedType"),
+        (Format.CBOR, "81" * 100 + "01", "not CBOR"),
+        (Format.CBOR, "d81c81d81d00", "not CBOR"),
+        (Format.CBOR, "f97e00", "expected a whole number"),
+        (Format.CBOR, "c4821b00000000ffffffff01", "expected a finite number"),
+        (Format.CBOR, "44deadbeef", "found 4 bytes, expected a whole number"),
+    ],
+)
+def test_binary_payloads_that_are_no_command(form: Format, payload: str, reason: str) -> None:
+    found = parse("level", bytes.fromhex(payload), MAPS[form])
+    assert isinstance(found, Refusal)
+    assert reason in found.reason
+
+
+def test_binary_commands_have_the_names_of_json() -> None:
+    said = {"id": "a-17", "v": 1500.5, "t": 1_700_000_000_123, "ttl": 5}
+    for form, payload in ((Format.CBOR, cbor2.dumps(said)), (Format.MSGPACK, msgpack.packb(said))):
+        found = parse("sp", payload, MAPS[form])
+        assert isinstance(found, ParsedCommand)
+        assert (found.id, found.value, found.ttl_ns) == ("a-17", 1500.5, 5_000_000_000)
+        assert found.issued_ns == 1_700_000_000_123_000_000
+
+
+def test_a_format_without_commands_is_refused() -> None:
+    [problem] = check_command_rule(CommandSpec(topic="{device}/{tag}", format=Format.INFLUX))
+    assert "commands in influx" in problem.found

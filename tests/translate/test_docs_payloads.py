@@ -14,7 +14,7 @@ from gateway.core.quality import BAD, COMM_LOST
 from gateway.translate.command import CommandSpec, ParsedCommand, build_reply, compile_command_rule
 from gateway.translate.payload import Format, TimeUnit
 from gateway.translate.plan import compile_rule
-from gateway.translate.rule import DEFAULT_FIELDS, RuleSpec
+from gateway.translate.rule import RuleSpec, default_fields, default_time
 
 TEXT = (Path(__file__).parents[2] / "docs" / "payloads.md").read_text()
 BLOCK = re.compile(
@@ -23,6 +23,7 @@ BLOCK = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 LABELS = ((0, "off"), (1, "auto"))
+BINARY = (Format.MSGPACK, Format.CBOR)
 RECEIVED = 1_700_000_000_123_456_789
 
 
@@ -65,18 +66,22 @@ def rule_of(text: str) -> dict[str, object]:
 
 
 def published(written: dict[str, object], name: str) -> list[str]:
-    fields = written.get("fields")
+    fields, form = written.get("fields"), Format(written.get("format", "json"))
+    tags = written.get("tags")
     rule = RuleSpec(
         topic=str(written["topic"]),
         match=tuple(written.get("match", ["*/*"])),  # type: ignore[arg-type]  # a list of texts
-        format=Format(written.get("format", "json")),
-        time=TimeUnit(written.get("time", "ms")),
-        fields=tuple(fields.items()) if isinstance(fields, dict) else DEFAULT_FIELDS,
+        format=form,
+        time=TimeUnit(written.get("time", default_time(form).value)),
+        fields=tuple(fields.items()) if isinstance(fields, dict) else default_fields(form),
+        tags=tuple(tags.items()) if isinstance(tags, dict) else (),
+        measurement=str(written.get("measurement", "{device}")),
     )
     plan = compile_rule(rule, LAYOUT, gateway="gw1", site="north")
     assert plan is not None
     return [
-        f"{topic.decode()} {payload.decode()}".rstrip() for topic, payload in plan.messages(BATCHES[name])
+        f"{topic.decode()} {payload.hex() if form in BINARY else payload.decode()}".rstrip()
+        for topic, payload in plan.messages(BATCHES[name])
     ]
 
 
@@ -108,7 +113,7 @@ def test_every_example_is_what_happens() -> None:
         else:
             result = CommandResult(id="a-17", outcome=Outcome.VERIFIED, value=1500.5)
             assert [build_reply(result, now_ns=1_700_000_000_200_000_000).decode()] == lines
-    assert seen == ["batch"] * 8 + ["commands", "reply"]
+    assert seen == ["batch"] * 12 + ["commands", "reply"]
     assert len(seen) * 2 + TEXT.count("```yaml") * 2 == TEXT.count("```")
 
 

@@ -7,6 +7,8 @@ import math
 import struct
 from typing import Any
 
+import cbor2
+import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ from gateway.core.quality import (
     describe,
 )
 from gateway.translate.faults import RuleError
-from gateway.translate.payload import Format, TimeUnit, honest, rfc3339
+from gateway.translate.payload import OBJECTS, Format, TimeUnit, honest, rfc3339
 from gateway.translate.plan import Plan, compile_rule
 from gateway.translate.rule import RuleSpec, check_rule
 
@@ -378,7 +380,7 @@ def batches(draw: st.DrawFn) -> Batch:
     )
 
 
-def told(value: Value) -> Any:
+def as_json(value: Value) -> Any:
     """A value as JSON gives it back."""
     import base64
 
@@ -389,11 +391,26 @@ def no_constant(word: str) -> Any:
     raise AssertionError(f"{word} in a payload")
 
 
-@settings(max_examples=300, deadline=None)
-@given(batches(), st.sampled_from(TimeUnit), st.sampled_from([("*/*",), ("*/*", "!*/mode")]))
+def read(form: Format, payload: bytes) -> Any:
+    """A payload as a library that nobody here wrote reads it."""
+    if form is Format.JSON:
+        return json.loads(payload, parse_constant=no_constant)
+    return (msgpack.unpackb if form is Format.MSGPACK else cbor2.loads)(payload)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    batches(),
+    st.sampled_from(TimeUnit),
+    st.sampled_from([("*/*",), ("*/*", "!*/mode")]),
+    st.sampled_from(sorted(OBJECTS, key=str)),
+)
 def test_no_row_is_lost_invented_or_changed(
-    given_batch: Batch, unit: TimeUnit, match: tuple[str, ...]
+    given_batch: Batch, unit: TimeUnit, match: tuple[str, ...], form: Format
 ) -> None:
+    def told(value: Value) -> Any:
+        return as_json(value) if form is Format.JSON else value
+
     expected = []
     for point, value, quality, time in given_batch.rows():
         if point.tag != "mode" or len(match) == 1:
@@ -401,16 +418,16 @@ def test_no_row_is_lost_invented_or_changed(
             expected.append(
                 (point.tag, told(shown), describe(doubt), "gateway" if time is None else "device")
             )
-    tagged = plan(RuleSpec(topic=TAG, time=unit, match=match))
+    tagged = plan(RuleSpec(topic=TAG, time=unit, match=match, format=form))
     said = []
     for topic, payload in tagged.messages(given_batch):
-        one = json.loads(payload, parse_constant=no_constant)
+        one = read(form, payload)
         said.append((topic.decode().rsplit("/")[-1], one["v"], one["q"], one["ts"]))
     assert same(said, expected)
-    by_device = plan(RuleSpec(topic=DEVICE, time=unit, match=match))
+    by_device = plan(RuleSpec(topic=DEVICE, time=unit, match=match, format=form))
     said = []
     for _, payload in by_device.messages(given_batch):
-        one = json.loads(payload, parse_constant=no_constant)
+        one = read(form, payload)
         for tag, value in one["v"].items():
             origin = one["ts"][tag] if isinstance(one["ts"], dict) else one["ts"]
             said.append((tag, value, one.get("q", {}).get(tag, "good"), origin))
@@ -419,7 +436,7 @@ def test_no_row_is_lost_invented_or_changed(
     for either in (tagged, by_device):
         assert either.messages(given_batch) == either.messages(given_batch)
         identities = [
-            (topic, json.loads(payload).get("p", 0)) for topic, payload in either.messages(given_batch)
+            (topic, read(form, payload).get("p", 0)) for topic, payload in either.messages(given_batch)
         ]
         assert len(set(identities)) == len(identities)
 
@@ -436,3 +453,39 @@ def test_numbers_keep_every_bit(number: float, whole: int) -> None:
     assert struct.pack("d", said["speed"]) == struct.pack("d", number)
     assert said["mode"] == whole
     assert isinstance(said["mode"], int)
+
+
+NESTED = Layout(device="m1", scan="fast", points=points("motor.speed", "motor.temp", "on", "x.y.z%"))
+
+
+@pytest.mark.parametrize("form", sorted(OBJECTS, key=str))
+def test_tags_by_path(form: Format) -> None:
+    for layout, values in (
+        (NESTED, (1.5, 2, True, "a")),
+        (Layout(device="m1", scan="f", points=points("motor.speed", "on", "motor.temp")), (1.5, True, 2)),
+    ):
+        made = plan(RuleSpec(topic=DEVICE, nest=True, format=form), layout)
+        [(_, whole)] = made.messages(batch(*values, layout=layout))
+        by_tag = dict(zip((point.tag for point in layout.points), values, strict=True))
+        assert read(form, whole)["v"]["motor"] == {"speed": 1.5, "temp": 2}
+        assert read(form, whole)["v"]["on"] is by_tag["on"]
+        columns = tuple(range(len(values)))
+        [(_, changed)] = made.messages(batch(*values, layout=layout, columns=columns))
+        assert read(form, changed) == read(form, whole)
+        [(_, bad)] = made.messages(batch(*values, layout=layout, quality=(LOST, *(0,) * (len(values) - 1))))
+        assert read(form, bad)["v"]["motor"] == {"speed": None, "temp": 2}
+        assert read(form, bad)["q"] == {"motor.speed": "bad/comm-lost"}
+        [(_, nan)] = made.messages(batch(math.nan, *values[1:], layout=layout))
+        assert read(form, nan)["q"] == {"motor.speed": "bad/invalid"}
+    wide = Layout(device="m1", scan="f", points=points(*(f"a.t{number}" for number in range(300))))
+    [(_, whole)] = plan(RuleSpec(topic=DEVICE, nest=True, format=form), wide).messages(
+        batch(*range(300), layout=wide)
+    )
+    assert read(form, whole)["v"]["a"] == {f"t{number}": number for number in range(300)}
+
+
+@pytest.mark.parametrize("tags", [("a", "a.b"), ("a.b.c", "a.b"), ("a..b",), (".".join("a" * 17),)])
+def test_paths_that_clash_are_found_when_compiled(tags: tuple[str, ...]) -> None:
+    layout = Layout(device="m1", scan="f", points=points(*tags))
+    with pytest.raises(RuleError, match="nest"):
+        plan(RuleSpec(topic=DEVICE, nest=True), layout)
