@@ -134,7 +134,7 @@ class PointModel:
         sheet = served.sheets.get(table)
         if sheet is None:
             return ExceptionCode.ILLEGAL_DATA_ADDRESS
-        writes = sheet.writes(start, data, served.decode)
+        writes = sheet.writes(start, data, served.decode, self._look, self._now_ns())
         if isinstance(writes, ExceptionCode):
             return writes
         if len(writes) > WRITES_MAX:

@@ -67,7 +67,7 @@ class Write(NamedTuple):
 
 
 class _Item:
-    __slots__ = ("code", "mask", "pack", "served", "shown")
+    __slots__ = ("code", "is_now", "mask", "pack", "served", "shown")
 
     def __init__(self, served: Served) -> None:
         self.served = served
@@ -75,6 +75,7 @@ class _Item:
         self.mask = wire_mask(served.field)
         self.code = ExceptionCode.SERVER_DEVICE_FAILURE << _CODE_SHIFT  # nothing was read yet
         self.shown = b""
+        self.is_now = False  # what is shown is the value as it is, not one held or a sentinel
 
 
 class _Group:
@@ -154,12 +155,7 @@ class Sheet:
         end = start + count
         if end > self._size:
             return ExceptionCode.ILLEGAL_DATA_ADDRESS
-        for page in range(start >> _PAGE_SHIFT, (end - 1 >> _PAGE_SHIFT) + 1):
-            for group in self._pages.get(page, ()):
-                snapshot = look(group.layout)
-                is_old = _is_old(group, snapshot, now_ns)
-                if snapshot.change != group.change or is_old is not group.is_old:
-                    self._refresh(group, snapshot, is_old=is_old)
+        self._look(start, end, look, now_ns)
         states = self._states[start:end]
         if not min(states):
             return ExceptionCode.ILLEGAL_DATA_ADDRESS
@@ -167,6 +163,14 @@ class Sheet:
         if worst > _SHOWN:
             return ExceptionCode(worst >> _CODE_SHIFT)
         return self._data[start * self._width : end * self._width]
+
+    def _look(self, start: int, end: int, look: Look, now_ns: int) -> None:
+        for page in range(start >> _PAGE_SHIFT, (end - 1 >> _PAGE_SHIFT) + 1):
+            for group in self._pages.get(page, ()):
+                snapshot = look(group.layout)
+                is_old = _is_old(group, snapshot, now_ns)
+                if snapshot.change != group.change or is_old is not group.is_old:
+                    self._refresh(group, snapshot, is_old=is_old)
 
     def _refresh(self, group: _Group, snapshot: Snapshot, *, is_old: bool) -> None:
         values, quality = snapshot.values, snapshot.quality
@@ -196,6 +200,7 @@ class Sheet:
                 quality = BAD
             else:
                 item.code = _SHOWN
+                item.is_now = not quality & STALE
                 self._put(item, data)
         self._mark(item)
         if served.quality_at is not None:
@@ -205,6 +210,7 @@ class Sheet:
 
     def _show_bad(self, item: _Item, quality: Quality) -> None:
         served = item.served
+        item.is_now = False
         if served.holds and item.shown:
             item.code = _SHOWN
         elif served.sentinel is not None:
@@ -245,13 +251,16 @@ class Sheet:
     # Writing
 
     def writes(
-        self, start: int, data: bytes, decode: Callable[[Served, bytes], Value]
+        self, start: int, data: bytes, decode: Callable[[Served, bytes], Value], look: Look, now_ns: int
     ) -> list[Write] | ExceptionCode:
         """What a client wants: `data` as `read` gives it. All of the items must be writable, and whole.
 
-        A register that several points share becomes a write of those whose bits change.
+        A register that several points share becomes a write of those whose bits change, and of those whose
+        bits are not known now. What stands for no value is none: a client that reads a block, changes a part
+        and writes all of it back must not make it one (exception 3).
         """
         end = start + len(data) // self._width
+        self._look(start, min(end, self._size), look, now_ns)
         found: list[Write] = []
         covered = start
         for item in self._items:
@@ -264,9 +273,11 @@ class Sheet:
             own = data[(served.start - start) * self._width : (served.end - start) * self._width]
             if item.mask:
                 word = int.from_bytes(own, "big") & item.mask
-                if item.shown and word == int.from_bytes(item.shown, "big"):
+                if item.is_now and word == int.from_bytes(item.shown, "big"):
                     continue
                 own = word.to_bytes(2, "big")
+            if own == served.sentinel:
+                return ExceptionCode.ILLEGAL_DATA_VALUE
             found.append(Write(served.point, decode(served, own)))
         return found if covered == end else ExceptionCode.ILLEGAL_DATA_ADDRESS
 

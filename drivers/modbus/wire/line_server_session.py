@@ -175,9 +175,9 @@ class LineServerSession:
         is_open = sum(slot.conclude is not None for slot in self._slots)
         if len(self._slots) >= QUEUED_MAX:  # an order without identifiers can only be kept by silence
             counters.late += 1
-            return Indication(unit, pdu[0], ExceptionCode.SERVER_DEVICE_BUSY)
-        if is_open >= OPEN_MAX:
-            reply: Reply | None = bytes((pdu[0] | EXCEPTION_FLAG, ExceptionCode.SERVER_DEVICE_BUSY))
+            return Indication(unit, pdu[0], ExceptionCode.SERVER_DEVICE_FAILURE)
+        if is_open >= OPEN_MAX:  # not busy, which invites to write the same once more, later
+            reply: Reply | None = bytes((pdu[0] | EXCEPTION_FLAG, ExceptionCode.SERVER_DEVICE_FAILURE))
         else:
             reply = self._station.answer(unit, pdu)
         if isinstance(reply, Open):

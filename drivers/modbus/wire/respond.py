@@ -116,6 +116,10 @@ class Responder:
         handler = self._handlers.get(pdu[0])
         return exception_response(pdu[0], 1) if handler is None else handler(unit, pdu)
 
+    def may_write(self, pdu: bytes) -> bool:
+        """Whether a request may change something."""
+        return pdu[0] in _BROADCAST or pdu[0] == FunctionCode.READ_WRITE_MULTIPLE_REGISTERS
+
     def may_broadcast(self, pdu: bytes) -> bool:
         """Whether a request only writes, and so may go to all units at once."""
         return pdu[0] in _BROADCAST

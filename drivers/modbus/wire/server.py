@@ -17,8 +17,8 @@ from drivers.modbus.wire.respond import Open, Responder
 from gateway.core.errors import RemoteProtocolError
 from gateway.core.session import Address
 
-QUEUED_BYTES_MAX: Final = 256 * 1024  # answers waiting for `to_send`; above it server device busy, §4.4.2.2
-OPEN_MAX: Final = 16  # writes of one connection whose outcome is not known yet; above it server device busy
+QUEUED_BYTES_MAX: Final = 256 * 1024  # answers waiting for `to_send`; who asks on above it is disconnected
+OPEN_MAX: Final = 16  # writes of one connection whose outcome is not known yet; above it they are refused
 
 
 class UnknownUnit(enum.Enum):
@@ -42,8 +42,11 @@ class ServerSession:
     A write that the model hands on (`Later`) is answered when `conclude` tells its outcome; requests behind
     it are answered meanwhile, which the transaction identifier permits (§4.1).
 
-    A malformed frame raises `RemoteProtocolError`: close this connection, no other is touched. Answers to
-    what came before it are still in `to_send`.
+    Nothing is answered with server device busy (6), as §4.4.2.2 of the guide has it: it invites to send the
+    same once more, and a write that is repeated later is another one than was meant.
+
+    A malformed frame raises `RemoteProtocolError`, as does a peer that goes on asking and takes no answers:
+    close this connection, no other is touched. Answers to what came before are still in `to_send`.
     """
 
     def __init__(
@@ -70,6 +73,8 @@ class ServerSession:
             frame = mbap.decode(data)
             self.malformed += frame is None
             return [self._serve(*frame)] if frame is not None else []
+        if self._queued > QUEUED_BYTES_MAX:
+            raise RemoteProtocolError(f"{self._queued} bytes of answers wait: the peer asks, and takes none")
         frames: list[mbap.Frame] = []
         try:
             self._framer.feed(data, frames)
@@ -121,8 +126,8 @@ class ServerSession:
             if self._unknown_unit is UnknownUnit.EXCEPTION:
                 self._queue(transaction, unit, exception_response(function, code))
             return Indication(unit, function, code)
-        if self._queued > QUEUED_BYTES_MAX or len(self._open) >= OPEN_MAX:
-            answer: bytes | Open | None = exception_response(function, ExceptionCode.SERVER_DEVICE_BUSY)
+        if len(self._open) >= OPEN_MAX and self._responder.may_write(pdu):
+            answer: bytes | Open | None = exception_response(function, ExceptionCode.SERVER_DEVICE_FAILURE)
         else:
             answer = self._responder.answer(unit, pdu)
         if isinstance(answer, Open):

@@ -141,10 +141,34 @@ def test_points_that_share_a_register_keep_their_bits() -> None:
         block = compile_block([one.field], table=HOLDING, start=one.start, count=1)
         return block(data)[0][0]
 
-    changed = sheet.writes(4, b"\xab\x61", decode)
-    assert isinstance(changed, list)
-    assert [(one.point.tag, one.value) for one in changed] == [("t1", 6)], "only what changes is written"
-    assert sheet.writes(4, b"\xab\x51", decode) == []
+    def wanted(data: bytes) -> object:
+        found = sheet.writes(4, data, decode, lambda _: known, 0)
+        return [(one.point.tag, one.value) for one in found] if isinstance(found, list) else found
+
+    assert wanted(b"\xab\x61") == [("t1", 6)], "only what changes is written"
+    assert wanted(b"\xab\x51") == []
+    known.show((False, 5, 0xAB))
+    assert wanted(b"\xab\x51") == [("t0", True)], "compared with what is now, not with what was read last"
+    known.show((None, 5, 0xAB), (q.BAD | q.COMM_LOST, 0, 0))
+    assert wanted(b"\xab\x50") == [("t0", False)], "of a device that is gone nothing is known: it is written"
+
+
+def test_what_stands_for_no_value_is_not_written_back() -> None:
+    layout, known = layout_of(2), Known(2)
+    items = [
+        served(layout, 0, uint16(0), sentinel=b"\x80\x00", is_writable=True),
+        served(layout, 1, uint16(1), is_writable=True),
+    ]
+    sheet = Sheet(HOLDING, items)
+    known.show((None, 7), (q.BAD | q.COMM_LOST, 0))
+    block = sheet.read(0, 2, lambda _: known, 0)
+    assert block == b"\x80\x00\x00\x07"
+
+    def write(data: bytes) -> object:
+        return sheet.writes(0, data, lambda _one, own: int.from_bytes(own, "big"), lambda _: known, 0)
+
+    assert write(b"\x80\x00\x00\x08") is ExceptionCode.ILLEGAL_DATA_VALUE
+    assert [value for _point, value in write(b"\x00\x05\x00\x08")] == [5, 8]  # type: ignore[attr-defined]
 
 
 def test_gaps_read_as_zero_only_where_asked() -> None:

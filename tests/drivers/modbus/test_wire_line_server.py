@@ -16,7 +16,7 @@ from drivers.modbus.wire.line_server_session import LineServerSession
 from drivers.modbus.wire.model import Later
 from drivers.modbus.wire.pdu import ExceptionCode, Table
 from drivers.modbus.wire.respond import Responder
-from drivers.modbus.wire.server import Indication
+from drivers.modbus.wire.server import OPEN_MAX, Indication
 from gateway.core.errors import LocalProtocolError
 
 MS = 1_000_000
@@ -210,6 +210,17 @@ def test_over_tcp_answers_behind_an_open_write_wait_for_it(slaves: Slaves) -> No
     slaves.session.conclude(("write", OURS, 5), ExceptionCode.SERVER_DEVICE_FAILURE)
     slaves.flush()
     assert slaves.answers() == [slaves.mode.encode(OURS, b"\x86\x04"), slaves.mode.encode(OURS, ANSWER)]
+
+
+def test_over_tcp_open_writes_are_bounded_and_nobody_is_told_to_try_again(slaves: Slaves) -> None:
+    slaves = Slaves(slaves.mode, timing=Timing.over_tcp())
+    slaves.model.is_slow = True
+    for at in range(OPEN_MAX + 1):
+        slaves.hear_frame(OURS, pdu.write_single_register(at, 1))
+    for at in range(OPEN_MAX):
+        assert slaves.session.conclude(("write", OURS, at), None)
+    slaves.flush()
+    assert slaves.answers()[-1] == slaves.mode.encode(OURS, b"\x86\x04")
 
 
 def test_the_own_echo_is_not_a_request(slaves: Slaves) -> None:

@@ -319,9 +319,16 @@ def test_open_writes_are_bounded_and_forgotten_with_the_connection() -> None:
     memory = Memory()
     memory.later = []
     session = ServerSession(responder(memory))
-    write = bytes.fromhex("10 0001 0001 02 BEEF")
+    write, read = bytes.fromhex("10 0001 0001 02 BEEF"), bytes.fromhex("03 0005 0001")
+    both = bytes.fromhex("17 0001 0001 0002 0001 02 CAFE")
     session.receive(b"".join(mbap.encode(n, 1, write) for n in range(OPEN_MAX + 1)), 0)
-    assert session.to_send(0) == [mbap.encode(OPEN_MAX, 1, b"\x90\x06")]
+    assert session.to_send(0) == [mbap.encode(OPEN_MAX, 1, b"\x90\x04")], "never 6: do not try again"
+    session.receive(mbap.encode(90, 1, read) + mbap.encode(91, 1, both), 0)
+    assert session.to_send(0) == [
+        mbap.encode(90, 1, bytes.fromhex("03 02 0000")),
+        mbap.encode(91, 1, b"\x97\x04"),
+    ], "who only reads is served"
+    assert len(memory.later) == OPEN_MAX
     session.lost(0)
     assert not session.conclude(memory.later[0], None)
     assert session.to_send(0) == []
