@@ -22,18 +22,28 @@ class Authority:
         self._sign(name, self._name, self._key, is_authority=True, days=1)
         self.file = folder / f"{name}.pem"
 
-    def issue(self, name: str, *, days: int = 1) -> tuple[Path, Path]:
-        """Certificate and key files for a name, valid for 127.0.0.1; with `days` below 0 it has ended."""
+    def issue(self, name: str, *, days: int = 1, role: str = "") -> tuple[Path, Path]:
+        """Certificate and key files for a name, valid for 127.0.0.1; with `days` below 0 it has ended.
+
+        `role`: of its bearer, MODBUS/TCP Security Protocol Specification v36, R-21 to R-23.
+        """
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         key = ec.generate_private_key(ec.SECP256R1())
-        self._sign(name, subject, key, is_authority=False, days=days)
+        self._sign(name, subject, key, is_authority=False, days=days, role=role)
         return self._folder / f"{name}.pem", self._folder / f"{name}.key"
 
     def _sign(
-        self, name: str, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_authority: bool, days: int
+        self,
+        name: str,
+        subject: x509.Name,
+        key: ec.EllipticCurvePrivateKey,
+        *,
+        is_authority: bool,
+        days: int,
+        role: str = "",
     ) -> None:
         now = datetime.datetime.now(tz=datetime.UTC)
-        certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(self._name)
@@ -46,8 +56,12 @@ class Authority:
                 x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
                 critical=False,
             )
-            .sign(self._key, hashes.SHA256())
         )
+        if role:
+            text = bytes((0x0C, len(role.encode()))) + role.encode()  # an ASN.1 UTF8String
+            extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.50316.802.1"), text)
+            builder = builder.add_extension(extension, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
         (self._folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         secret = self._folder / f"{name}.key"
         secret.touch(mode=0o600)

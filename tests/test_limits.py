@@ -26,7 +26,7 @@ EXEMPT = {  # what is bounded by something that is counted elsewhere
     "gateway.uplink.mqtt.wire.incoming._Lane.order": "bounded by our Receive Maximum",
     "gateway.uplink.mqtt.wire.outgoing.Outgoing.waiting": "a part of the messages in flight",
     "gateway.core.frames.FrameLog._ring": "a ring for people while they look",
-    "drivers.modbus.wire.line_server_session.LineServerSession._slots": "QUEUED_MAX; no driver serves yet",
+    "drivers.modbus.wire.line_server_session.LineServerSession._slots": "QUEUED_MAX for a connection",
     "gateway.app.demo.mqtt_client.MqttClient._messages": "of the demo",
 }
 

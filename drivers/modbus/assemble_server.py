@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from drivers.modbus.decode import Decoder, compile_block
-from drivers.modbus.encode import encode
-from drivers.modbus.field import Family, Field
+from drivers.modbus.field import Family
 from drivers.modbus.link import LINES
 from drivers.modbus.server import Client, Launch, Limits, ModbusServer, Permission, ServedUnit
 from drivers.modbus.server_link import ModbusExposed, ModbusExposure, ModbusServerLink
@@ -20,6 +20,8 @@ from drivers.modbus.transport import line_timing, make_rs485
 from drivers.modbus.wire.line import ADDRESS_MAX, BROADCAST, Mode
 from drivers.modbus.wire.line_server import LineServer
 from drivers.modbus.wire.line_server_session import LineServerSession
+from drivers.modbus.wire.pdu_identity import OBJECT_SIZE_MAX, Identity
+from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import UnknownUnit
 from gateway.aio.endpoint import Backoff, Endpoint
 from gateway.aio.listener import Connection, Full, Listener, Over
@@ -34,6 +36,8 @@ from gateway.core.ports import CommandDoor
 from gateway.flow.image import stale_after_ns
 
 _OPEN_TIMEOUT_S: Final = 5.0
+_PRODUCT: Final = "Edge Gateway"
+_PACKAGE: Final = "edge-gateway"
 
 
 class ServerParts(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,10 +81,11 @@ def compile_server(site: Site, link: LinkSpec, layouts: Iterable[Layout]) -> Ser
             problems.append(Problem(paths[second].path, found_text, "addresses of its own, or another unit"))
         units[unit] = _unit(site, of_unit, fills_gaps=fills[unit])
     tls, faults = _tls(link)
+    limits = tuple(tuple(unit.limits.items()) for unit in units.values())
     used = {layout for of_unit in served.values() for layout in (one.layout for one in of_unit)}
     return ServerParts(
         link=link,
-        made_from=(link, tuple(rules), frozenset(used), _digest(link)),
+        made_from=(link, tuple(rules), frozenset(used), _digest(link), limits),
         units=units,
         tls=tls,
         problems=(*problems, *faults),
@@ -91,7 +96,7 @@ def make_server(parts: ServerParts, *, door: CommandDoor, launch: Launch, clock:
     """The server of a link; nothing is opened before `run`."""
     model, name = _link(parts.link), parts.link.name
     roles = {role: Permission(writes=what == "write") for role, what in model.roles.items()}
-    line: Callable[[LineServer], LineServerSession] | None = None
+    line: Callable[[Responder], LineServerSession] | None = None
     if model.transport in LINES:
         line = _line(model, [unit for unit in parts.units if unit != BROADCAST])
     listener: Callable[[Callable[[Connection], Client | str]], Listener] | None = None
@@ -114,6 +119,7 @@ def make_server(parts: ServerParts, *, door: CommandDoor, launch: Launch, clock:
         now_ns=clock.monotonic_ns,
         roles=roles,
         unknown_unit=UnknownUnit(model.unknown_unit),
+        identity=_identity(name),
         listener=listener,
         line=line,
         endpoint=endpoint,
@@ -128,7 +134,7 @@ def _listener(
     over = {"tls": Over.TLS, "udp": Over.UDP}.get(model.transport, Over.TCP)
     limits = ListenerLimits(
         connections_max=model.connections,
-        full=Full(model.full),
+        full=Full.DROP_IDLE if over is Over.UDP else Full(model.full),
         idle_ns=model.idle_ns,
         allow=tuple(model.allow),
     )
@@ -137,12 +143,28 @@ def _listener(
     )
 
 
-def _line(model: ModbusServerLink, units: Sequence[int]) -> Callable[[LineServer], LineServerSession]:
+def _line(model: ModbusServerLink, units: Sequence[int]) -> Callable[[Responder], LineServerSession]:
     mode = Mode.ASCII if model.transport.startswith("ascii") else Mode.RTU
     timing = line_timing(mode, model.serial)
-    return lambda station: LineServerSession(
-        station, units=units, mode=mode, timing=timing, has_echo=model.echo
-    )
+
+    def session(responder: Responder) -> LineServerSession:
+        station = LineServer(responder)
+        made = LineServerSession(station, units=units, mode=mode, timing=timing, has_echo=model.echo)
+        if mode is Mode.ASCII:
+            station.set_delimiter = made.set_delimiter
+        return made
+
+    return session
+
+
+def _identity(link: str) -> Identity:
+    """What function 43/14 answers: who made this, and by which link it is asked."""
+    try:
+        revision = version(_PACKAGE)
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        revision = "source"
+    objects = {0: _PRODUCT, 1: _PACKAGE, 2: revision, 4: _PRODUCT, 6: link}
+    return Identity({key: text.encode()[:OBJECT_SIZE_MAX] for key, text in objects.items()})
 
 
 def _link(spec: LinkSpec) -> ModbusServerLink:
@@ -183,25 +205,17 @@ def _type_problems(one: ExposedPoint) -> Iterable[Problem]:
 
 def _served(one: ExposedPoint, layout: Layout, column: int) -> Served:
     model = _exposed(one)
-    field = model.field()
     return Served(
         point=one.point,
         layout=layout,
         column=column,
         table=model.at.table,
-        field=field,
-        sentinel=_sentinel(field, model.bad["value"]) if isinstance(model.bad, dict) else None,
+        field=model.field(),
+        sentinel=model.sentinel(),
         holds=model.bad == "hold",
         quality_at=None if model.quality is None else model.quality.offset,
         is_writable=model.write,
     )
-
-
-def _sentinel(field: Field, number: float) -> bytes:
-    plain = msgspec.structs.replace(field, scale=None, invalid=(), low=None, high=None)
-    if not field.type.is_float:  # 0x8000 stands for -32768 where the type is signed
-        number = msgspec.structs.replace(plain, invalid=(number,)).sentinels()[0]
-    return encode(plain, number)
 
 
 def _unit(site: Site, served: Sequence[Served], *, fills_gaps: bool) -> ServedUnit:

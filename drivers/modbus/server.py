@@ -11,14 +11,15 @@ import msgspec
 from drivers.modbus.decode import Decoder
 from drivers.modbus.role import role_of
 from drivers.modbus.sheet import Look, Served, Sheet, Write
-from drivers.modbus.wire.line_server import LineServer
 from drivers.modbus.wire.line_server_session import LineServerSession
 from drivers.modbus.wire.model import Later
 from drivers.modbus.wire.pdu import ExceptionCode, Table, pack_bits, unpack_bits
+from drivers.modbus.wire.pdu_identity import Identity
 from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import Indication, ServerSession, UnknownUnit
 from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.aio.listener import Connection, Listener
+from gateway.core.bounded import Level
 from gateway.core.command import CommandResult, Outcome
 from gateway.core.point import Value
 from gateway.core.ports import CommandDoor
@@ -152,7 +153,7 @@ class Client:
         self._wake: Callable[[], None] = lambda: None
         self.name: Final = name
         model = PointModel(server.units, server.look, permission, self, now_ns=server.now_ns)
-        responder = Responder(model)
+        responder = Responder(model, identity=server.identity)
         self.session: Final[AnySession] = server.make_session(responder)
 
     def connect(self, wake: Callable[[], None]) -> None:
@@ -173,22 +174,20 @@ class Client:
         """Commands under way go on: they were taken."""
 
     def carry_out(self, writes: list[Write], limits: Mapping[str, Limits]) -> Later:
-        """One command for each point; the answer tells the worst."""
+        """One command for each point, in order, until one fails; the answer tells of that one."""
         token = object()
         self._server.launch("modbus write", self._write(token, writes, limits))
         return Later(token)
 
     async def _write(self, token: object, writes: list[Write], limits: Mapping[str, Limits]) -> None:
         door, issuer = self._server.door, f"{self._server.name}:{self.name}"
-        refusals: list[ExceptionCode] = []
+        refusal: ExceptionCode | None = None
         for one in writes:
-            device, _, tag = one.point.name.partition("/")
-            result = await door.command(device, tag, one.value, issuer=issuer)
+            result = await door.command(one.point.device, one.point.tag, one.value, issuer=issuer)
             refusal = _refusal(result, one, limits.get(one.point.name), door)
             if refusal is not None:
-                refusals.append(refusal)
                 break  # what follows is not tried: the client hears that its write failed
-        self.session.conclude(token, refusals[0] if refusals else None)
+        self.session.conclude(token, refusal)
         self._wake()
 
 
@@ -218,18 +217,20 @@ class ModbusServer:
         now_ns: Callable[[], int],
         roles: Mapping[str, Permission],
         unknown_unit: UnknownUnit,
+        identity: Identity | None = None,
         listener: Callable[[Callable[[Connection], Client | str]], Listener] | None = None,
-        line: Callable[[LineServer], LineServerSession] | None = None,
+        line: Callable[[Responder], LineServerSession] | None = None,
         endpoint: Endpoint | None = None,
     ) -> None:
-        """Over a network: `listener(accept)`. On a serial line: `endpoint` opens it. `line(station)` makes
-        the session of a line, on a port or over TCP; without it frames are those of Modbus TCP.
+        """Over a network: `listener(accept)`. On a serial line: `endpoint` opens it. `line(responder)`
+        makes the session of a line, on a port or over TCP; without it frames are those of Modbus TCP.
         """
         self.name: Final = name
         self.units: Final = units
         self.door: Final = door
         self.launch: Final = launch
         self.now_ns: Final = now_ns
+        self.identity: Final = identity
         self.points: Final = sum(len(sheet) for unit in units.values() for sheet in unit.sheets.values())
         self.requests = 0
         self.exceptions: Final[Counter[int]] = Counter()
@@ -259,20 +260,9 @@ class ModbusServer:
         """Why it is not up."""
         return self.endpoint.last_error if self.endpoint is not None else self._listening().last_error
 
-    @property
-    def connections(self) -> int:
-        """Clients connected; a line is none."""
-        return 0 if self.listener is None else len(self.listener.connections)
-
-    @property
-    def connections_limit(self) -> int:
-        """Clients that may be."""
-        return 0 if self.listener is None else self.listener.connections_max
-
-    @property
-    def refused(self) -> int:
-        """Connections refused."""
-        return 0 if self.listener is None else sum(self.listener.refused.values())
+    def levels(self) -> tuple[Level, ...]:
+        """What is bounded here; nothing grows on a line."""
+        return () if self.listener is None else self.listener.levels()
 
     def _listening(self) -> Listener:
         assert self.listener is not None  # one of the two is there
@@ -299,7 +289,7 @@ class ModbusServer:
     def make_session(self, responder: Responder) -> AnySession:
         """The session of one connection."""
         if self._line is not None:
-            return self._line(LineServer(responder))
+            return self._line(responder)
         return ServerSession(responder, unknown_unit=self._unknown_unit)
 
     def count(self, events: Sequence[Indication]) -> None:

@@ -6,10 +6,12 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
+import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema
 
 from drivers.modbus.address import Address
 from drivers.modbus.coding import At, Coding
+from drivers.modbus.encode import encode
 from drivers.modbus.link import LINES, NETWORK, SERIAL, TransportName
 from drivers.modbus.wire.pdu import Table
 from gateway.config.lines import LINE_EXPECTED, PORT_EXPECTED, Line, Port, Rs485Mode, wire_of
@@ -39,7 +41,7 @@ _KEYS: Final = {
     "allow": NETWORK,
     "connections": NETWORK,
     "idle_ns": NETWORK,
-    "full": NETWORK,
+    "full": NETWORK - {"udp"},  # nobody takes leave there: the silent one has to go
     "port": SERIAL,
     "serial": SERIAL,
     "rs485": SERIAL,
@@ -65,7 +67,8 @@ class ModbusServerLink(ServerLink):
     )
     connections: int = Field(64, ge=1, le=CONNECTIONS_MAX, description="Most connections at once.")
     full: Literal["refuse", "drop_idle"] = Field(
-        "refuse", description="One connection too many: refuse it, or drop the one silent longest."
+        "refuse",
+        description="One connection too many: refuse it, or drop the one silent longest, as always with udp.",
     )
     idle_ns: Annotated[int, Duration("0s", "1d")] = Field(
         "0s", validate_default=True, alias="idle", description="Close what is silent so long; 0s: never."
@@ -99,6 +102,9 @@ class ModbusServerLink(ServerLink):
 
     def wire_key(self) -> str:
         return "listen" if self.port is None else "port"
+
+    def peer(self) -> str:
+        return str(self.listen) if self.port is None else f"{self.port} {self.serial}"
 
     def files(self) -> tuple[str, ...]:
         return tuple(file for file in (self.ca, self.cert, self.key_file) if file is not None)
@@ -184,6 +190,16 @@ class ModbusExposed(Coding, Exposed):
     def is_written(self) -> bool:
         return self.write
 
+    def sentinel(self) -> bytes | None:
+        """The raw registers of `bad: {value: …}`; None without it. Raises ValueError, for people."""
+        if not isinstance(self.bad, dict):
+            return None
+        number = self.bad["value"]
+        plain = msgspec.structs.replace(self.field(), scale=None, invalid=(), low=None, high=None)
+        if not plain.type.is_float:  # 0x8000 stands for -32768 where the type is signed
+            number = msgspec.structs.replace(plain, invalid=(number,)).sentinels()[0]
+        return encode(plain, number)
+
     def problems(self) -> Iterable[Problem]:
         yield from super().problems()
         if isinstance(self.scale, Address):
@@ -195,6 +211,15 @@ class ModbusExposed(Coding, Exposed):
             yield Problem(("bad",), "hold without quality", "quality: a register beside it, which tells")
         if isinstance(self.bad, dict) and not self.data_type.is_number:
             yield Problem(("bad",), f"a value for a {self.type_name}", "exception, as only numbers have one")
+        elif isinstance(self.bad, dict):
+            yield from self._sentinel_problems()
         if self.quality is not None and self.quality.table is not self.at.table:
             found = f"{self.quality} for a value at {self.at}"
             yield Problem(("quality",), found, "a register of the same table")
+
+    def _sentinel_problems(self) -> Iterable[Problem]:
+        try:
+            self.sentinel()
+        except ValueError as error:
+            expected = str(error).partition("expected ")[2] or f"what a {self.type_name} holds"
+            yield Problem(("bad", "value"), shown(self.bad["value"]), expected)

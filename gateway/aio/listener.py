@@ -21,6 +21,7 @@ from gateway.aio.endpoint import STOPPING, Backoff
 from gateway.aio.pump import Owner, Pump, Traffic, explain
 from gateway.aio.tcp import socket_address
 from gateway.aio.udp_server import DatagramServer
+from gateway.core.bounded import Bound, Level
 from gateway.core.clock import Clock
 from gateway.core.errors import InvariantError
 
@@ -32,6 +33,15 @@ _HANDSHAKE_S: Final = 10.0  # what a TLS client gets for it
 _CLOSE_TIMEOUT_S: Final = 1.0
 _EXHAUSTED_WAIT_S: Final = 0.5  # no file descriptors: others may give some back
 _LOOKS_A_LIMIT: Final = 4  # an idle connection is noticed at most a quarter of the limit too late
+
+CONNECTIONS: Final = Bound(
+    noun="server",
+    unit="connections",
+    what="clients connected to a server of the gateway, handshakes under way too",
+    beyond="one more is refused; with `full: drop_idle` the one silent longest has to go",
+    lost="refused",
+    labels=("server",),
+)
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -172,10 +182,10 @@ class Listener:
         """Where it listens, or is to."""
         return socket_address(*(self.bound or (self._host, self._port)))
 
-    @property
-    def connections_max(self) -> int:
-        """How many there may be at once."""
-        return self._limits.connections_max
+    def levels(self) -> tuple[Level, ...]:
+        """How many are connected, how many may be, and how many were refused, for whatever reason."""
+        depth = len(self.connections) + len(self._greeted)
+        return (CONNECTIONS.at(depth, self._limits.connections_max, sum(self.refused.values())),)
 
     async def serve(self) -> None:
         """Take connections until cancelled; then every session sends what it has queued, and closes."""

@@ -153,11 +153,8 @@ def _link_families(links: tuple[LinkStatus, ...]) -> Iterator[Family]:
 def _server_families(servers: tuple[ServerStatus, ...]) -> Iterator[Family]:
     yield _states("gateway_server_state", "1 for the state the server is in", "server", servers)
     for field, kind, text in (
-        ("connections", "gauge", "Clients connected"),
-        ("connections_limit", "gauge", "Clients that may be connected"),
         ("points", "gauge", "Points shown there"),
         ("requests_total", "counter", "Requests taken"),
-        ("refused_total", "counter", "Connections refused"),
     ):
         yield _column(f"gateway_server_{field}", text, kind, "server", servers, field)
     yield Family(

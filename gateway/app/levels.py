@@ -23,6 +23,9 @@ def levels_of(gateway: Gateway, stats: JournalStats) -> Iterator[Level]:
     for name, link in gateway.links.items():
         for level in link.driver.levels():
             yield level.of(name)
+    for name, server in gateway.servers.items():
+        for level in server.driver.levels():
+            yield level.of(name)
     for name, (_spec, uplink) in gateway.uplinks.items():
         for level in (*uplink.levels(), *uplink.endpoint.levels()):
             yield level.of(name)

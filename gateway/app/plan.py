@@ -133,7 +133,7 @@ def print_plan(
         style="dim",
         highlight=False,
     )
-    for line in history_lines(compiled):
+    for line in (*server_lines(compiled), *history_lines(compiled)):
         click.echo(line)
     for link in costs:
         if link.utilisation > WARN_ABOVE and not link.is_continuous:
@@ -141,6 +141,18 @@ def print_plan(
                 f"warning: {link.name} ({link.peer}) is {link.utilisation:.0%} busy, above {WARN_ABOVE:.0%}: "
                 f"scans will be late; scan less often, read larger blocks (max_hole), or {link.remedy}"
             )
+
+
+def server_lines(compiled: Compiled) -> list[str]:
+    """A line for each server: what it shows, and to how many. It costs no wire: it answers from memory."""
+    return [
+        f"server {name} ({parts.link.model.peer()}): "
+        + ", ".join(
+            f"unit {unit} with {sum(map(len, served.sheets.values()))} points"
+            for unit, served in sorted(parts.units.items())
+        )
+        for name, parts in compiled.servers.items()
+    ]
 
 
 def _per_request(one: ClassCost) -> str:

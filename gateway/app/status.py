@@ -127,7 +127,10 @@ class Status:
         links = [link.driver.endpoint.state is LinkState.UP for link in gateway.links.values()]
         uplinks = [uplink.is_connected for _spec, uplink in gateway.uplinks.values()]
         backlog = sum(box.backlog for _spec, uplink in gateway.uplinks.values() for box in uplink.outboxes())
+        servers = [server.driver.is_up for server in gateway.servers.values()]
         line = f"links {sum(links)} of {len(links)} up, uplinks {sum(uplinks)} of {len(uplinks)} up"
+        if servers:
+            line += f", servers {sum(servers)} of {len(servers)} up"
         return "; ".join((f"{line}, backlog {backlog}", *self.health().reasons))
 
     def status(self) -> api.Status:
@@ -353,6 +356,7 @@ def _devices(driver: Any) -> tuple[api.DeviceStatus, ...]:
 
 def _server(name: str, server: Server) -> api.ServerStatus:
     driver = server.driver
+    (clients,) = driver.levels() or (None,)
     return api.ServerStatus(
         name=name,
         driver=server.parts.link.driver,
@@ -360,9 +364,9 @@ def _server(name: str, server: Server) -> api.ServerStatus:
         state="up" if driver.is_up else "down",
         reason=driver.last_error,
         points=driver.points,
-        connections=driver.connections,
-        connections_limit=driver.connections_limit,
+        connections=0 if clients is None else clients.depth,
+        connections_limit=0 if clients is None else clients.limit,
         requests_total=driver.requests,
         exceptions_total={str(code): count for code, count in sorted(driver.exceptions.items())},
-        refused_total=driver.refused,
+        refused_total=0 if clients is None else clients.lost,
     )

@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from gateway.api.source import LinkStatus, Points, PointView, Status, UplinkStatus
+from gateway.api.source import LinkStatus, Points, PointView, ServerStatus, Status, UplinkStatus
 
 CHANGE_SHOWN_NS: Final = 700_000_000
 STALE_AGE_S: Final = 10.0  # older ages stand out; slow scans are older than fast ones and still fine
@@ -130,6 +130,7 @@ class TableView:
             return [self._fault or "waiting for the first values"]
         status = self._status
         links = [f"{link.name} {link.state}" for link in status.links]
+        links += [f"{server.name} {server.state} clients {server.connections}" for server in status.servers]
         uplinks = [f"{uplink.name} {uplink.state} backlog {uplink.backlog}" for uplink in status.uplinks]
         state = ", ".join([f"{status.points.good}/{status.points.total} points good", *links, *uplinks])
         fresh = [point for point in self._points if self._printed.get(point.name) != point.changed]
@@ -275,6 +276,7 @@ class TableView:
 
     def _foot(self, status: Status, *, width: int, lines_max: int) -> list[Text]:
         connections = [(link.state == "up", self._link(link)) for link in status.links]
+        connections += [(server.state == "up", self._server(server)) for server in status.servers]
         connections += [(uplink.state == "up", self._uplink(uplink)) for uplink in status.uplinks]
         notices = [
             _line(
@@ -314,6 +316,17 @@ class TableView:
             if device.state in {"degraded", "demoted"}:
                 text.append(f"  {device.name} {device.state} {device.reason}".rstrip(), style="red")
         return _line("link", text)
+
+    def _server(self, server: ServerStatus) -> Text:
+        text = self._state(server.name, server.state, server.address, server.reason)
+        if server.connections_limit:
+            text.append(f"  clients {server.connections}/{server.connections_limit}")
+        text.append(f"  {count(server.points)} points  {count(server.requests_total)} requests")
+        refusals = sum(server.exceptions_total.values())
+        for number, what in ((refusals, "refused requests"), (server.refused_total, "refused clients")):
+            if number:
+                text.append(f"  {count(number)} {what}", style="yellow")
+        return _line("server", text)
 
     def _uplink(self, uplink: UplinkStatus) -> Text:
         text = self._state(uplink.name, uplink.state, uplink.peer, uplink.reason)

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from gateway.api.source import DeviceStatus, LinkStatus, Points, PointView, Status, UplinkStatus
+from gateway.api.source import DeviceStatus, LinkStatus, Points, PointView, ServerStatus, Status, UplinkStatus
 from gateway.app.table import ASCII, TableView, count, duration, glyphs_for, rate, size
 from tests.api.fake_source import plant_points, plant_status, point
 
@@ -202,6 +202,22 @@ def test_an_uplink_that_is_down_shows_its_backlog_and_since_when() -> None:
     )
     text = draw(fed(status=plant_status(uplinks=(uplink,))), width=120)
     assert "cloud connecting broker:8883  host unreachable  backlog 12.3 k since 2.0 h  2 quarantined" in text
+
+
+def test_a_server_shows_who_asks_and_why_it_is_down() -> None:
+    up = ServerStatus(
+        name="hmi", driver="modbus", address="0.0.0.0:502", state="up", points=12, connections=3,
+        connections_limit=64, requests_total=7, exceptions_total={"2": 4, "11": 1}, refused_total=2,
+    )  # fmt: skip
+    down = ServerStatus(
+        name="bus", driver="modbus", address="/dev/ttyS9", state="down", reason="no such port"
+    )
+    text = draw(fed(status=plant_status(servers=(up, down))), width=120)
+    expected = (
+        "hmi up 0.0.0.0:502  clients 3/64  12 points  7 requests  5 refused requests  2 refused clients"
+    )
+    assert expected in text
+    assert "bus down /dev/ttyS9  no such port  0 points  0 requests" in text
 
 
 def test_events_with_a_key_replace_each_other() -> None:

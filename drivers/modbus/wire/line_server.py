@@ -73,7 +73,7 @@ class LineServer:
         self.damaged_frames = 0
         self.overruns = 0
         self._responder: Final = responder
-        self._set_delimiter: Final = set_delimiter
+        self.set_delimiter = set_delimiter  # of the session, which is made after this
         self._units: Final[dict[int, UnitState]] = {}
 
     def unit(self, unit: int) -> UnitState:
@@ -178,7 +178,7 @@ class LineServer:
         is_restart = what == Diagnostic.RESTART_COMMUNICATIONS_OPTION
         if state.is_listening_only and not is_restart:
             return None
-        if what >= 0 and what not in _SUPPORTED - ({3} if self._set_delimiter is None else set()):
+        if what >= 0 and what not in _SUPPORTED - ({3} if self.set_delimiter is None else set()):
             return exception_response(pdu[0], ExceptionCode.ILLEGAL_FUNCTION)
         if what == Diagnostic.RETURN_QUERY_DATA and len(pdu) % 2:
             return pdu
@@ -212,8 +212,8 @@ class LineServer:
             state.clear(messages=self.messages, damaged=self.damaged_frames, overruns=self.overruns)
         elif what == Diagnostic.CLEAR_OVERRUN_COUNTER_AND_FLAG:
             state.since_overruns = self.overruns
-        elif what == Diagnostic.CHANGE_ASCII_INPUT_DELIMITER and self._set_delimiter is not None:
-            self._set_delimiter(pdu[3])
+        elif what == Diagnostic.CHANGE_ASCII_INPUT_DELIMITER and self.set_delimiter is not None:
+            self.set_delimiter(pdu[3])
 
     def _count_of(self, state: UnitState, what: int) -> int | None:
         match what:

@@ -168,7 +168,9 @@ def test_what_stands_for_no_value_is_not_written_back() -> None:
         return sheet.writes(0, data, lambda _one, own: int.from_bytes(own, "big"), lambda _: known, 0)
 
     assert write(b"\x80\x00\x00\x08") is ExceptionCode.ILLEGAL_DATA_VALUE
-    assert [value for _point, value in write(b"\x00\x05\x00\x08")] == [5, 8]  # type: ignore[attr-defined]
+    both = write(b"\x00\x05\x00\x08")
+    assert isinstance(both, list)
+    assert [one.value for one in both] == [5, 8]
 
 
 def test_gaps_read_as_zero_only_where_asked() -> None:
