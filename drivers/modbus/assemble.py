@@ -16,13 +16,13 @@ from drivers.modbus.identify import Inquiry
 from drivers.modbus.link import LINES, ModbusLink
 from drivers.modbus.patience import Patience
 from drivers.modbus.planner import Block, Plan
-from drivers.modbus.scale import ScalePower
+from drivers.modbus.scale import POWER_MAX, Scale, ScalePower
 from drivers.modbus.scan import Decode
 from drivers.modbus.tag import ModbusTag
 from drivers.modbus.vigil import Counter, Heartbeat
 from drivers.modbus.wire.line import BROADCAST
 from drivers.modbus.wire.pdu import ADDRESS_COUNT, Table
-from drivers.modbus.write import BitWrite, Queue, WriteFunction, WriteTarget
+from drivers.modbus.write import BitWrite, ByPower, Queue, WriteFunction, WriteTarget
 from gateway.config.scalars import choice
 from gateway.config.site import DeviceSpec, LinkSpec, ScanClass, TagSpec
 from gateway.core.clock import Clock
@@ -382,24 +382,51 @@ def write_targets(part: ScanParts) -> Iterable[tuple[tuple[str, str], WriteTarge
         tag = _tag(part.device.tags[point.tag])
         if tag.write is None:
             continue
-        table = tag.at.table
-        yield (
-            (point.device, point.tag),
-            WriteTarget(
-                unit=model.unit,
-                table=table,
-                start=one.start,
-                count=one.count,
-                encode=_encoder(one, low=tag.write.min, high=tag.write.max),
-                decode=_single_decoder(one, table),
-                function=_FUNCTIONS[tag.write.function or model.write_function],
-                mask=encode.wire_mask(one),
-                bit_write=_BIT_WRITES[model.bit_write],
-                verify_within_ns=tag.write.within_ns if tag.write.verify == "readback" else 0,
-                queue=Queue(tag.write.queue),
-                attempts=tag.write.attempts,
-            ),
-        )
+        yield (point.device, point.tag), _target(model, tag, one)
+
+
+def _target(model: ModbusDevice, tag: ModbusTag, one: field.Field) -> WriteTarget:
+    write, table = tag.write, tag.at.table
+    assert write is not None  # only writable tags have one
+    by_power = None
+    if isinstance(one.scale, ScalePower):
+        by_power = _by_power(model, tag, one, one.scale)
+        one = msgspec.structs.replace(one, scale=None)  # where it is, not how it is scaled
+    return WriteTarget(
+        unit=model.unit,
+        table=table,
+        start=one.start,
+        count=one.count,
+        encode=_encoder(one, low=write.min, high=write.max),
+        decode=_single_decoder(one, table),
+        function=_FUNCTIONS[write.function or model.write_function],
+        mask=encode.wire_mask(one),
+        bit_write=_BIT_WRITES[model.bit_write],
+        verify_within_ns=write.within_ns if write.verify == "readback" else 0,
+        queue=Queue(write.queue),
+        by_power=by_power,
+        attempts=write.attempts,
+    )
+
+
+def _by_power(model: ModbusDevice, tag: ModbusTag, one: field.Field, scale: ScalePower) -> ByPower:
+    targets: dict[int, WriteTarget] = {}  # at most one for each power there is
+
+    def target(power: int) -> WriteTarget:
+        found = targets.get(power)
+        if found is None:
+            line = Scale.from_factor(10.0**power)
+            found = targets[power] = _target(model, tag, msgspec.structs.replace(one, scale=line))
+        return found
+
+    factor = field.Field(type=field.DataType.INT16, start=scale.register, order=one.order)
+    read = _single_decoder(factor, tag.at.table)
+
+    def power(data: bytes) -> int | None:
+        found = read(data)
+        return found if isinstance(found, int) and abs(found) <= POWER_MAX else None
+
+    return ByPower(scale.register, power, target)
 
 
 def _encoder(one: field.Field, *, low: float | None, high: float | None) -> Callable[[Value], bytes]:

@@ -337,12 +337,6 @@ class Coding(Model):
                 ("scale", "power"), f"{scale} for a value at {self.at}", "a register of the same table"
             )
             return
-        if self.is_written:
-            yield Problem(
-                ("write",),
-                "write with a scale factor in the device",
-                "no write: the factor may change meanwhile",
-            )
         distance = abs(scale.offset - self.at.offset) + self.count
         if distance > READ_REGISTERS_MAX:
             yield Problem(

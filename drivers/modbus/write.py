@@ -66,6 +66,14 @@ class Step(msgspec.Struct, frozen=True):
 Ask: TypeAlias = Callable[[Step], Awaitable[Event | Superseded | None]]
 
 
+class ByPower(msgspec.Struct, frozen=True):
+    """A point whose power of ten is in the device: it is read before each write."""
+
+    register: int  # protocol address, in the point's table
+    read: Callable[[bytes], int | None]  # the power in a read answer's data; None where it is none
+    target: Callable[[int], WriteTarget]  # how the point is written at that power
+
+
 class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
     """A writable point, compiled."""
 
@@ -80,13 +88,14 @@ class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
     bit_write: BitWrite = BitWrite.REFUSE
     verify_within_ns: int = 0  # 0: no read-back
     queue: Queue = Queue.EVERY
+    by_power: ByPower | None = None  # `encode` and `decode` are those of the target at the power then
     attempts: int = 1  # writes; another one only when a read-back shows that the last one did nothing
 
     def steps(self, value: Value) -> Steps:
         """What it takes to write `value`. Raises ValueError with found and expected."""
         if self.mask and self.bit_write is BitWrite.REFUSE:
             raise ValueError("found a part of a register, expected bit_write: mask or rmw at its device")
-        return Steps(self, self.encode(value))
+        return Steps(self, b"" if self.by_power is not None else self.encode(value))
 
     def read_pdu(self) -> bytes:
         """The request that reads it back."""
@@ -115,6 +124,10 @@ class Steps:
         A write that may have been carried out is repeated only where `attempts` says so and a read-back
         shows that it was not. `turn` is held until the write is answered.
         """
+        if self._target.by_power is not None:
+            failure = await self._take_power(command, ask, self._target.by_power)
+            if failure is not None:
+                return failure
         attempts = self._target.attempts
         while True:
             if turn is None:
@@ -141,6 +154,26 @@ class Steps:
             return _result(command, Outcome.SENT, "")
         on_sent()
         return await self._verify(command, ask, clock)
+
+    async def _take_power(self, command: Command, ask: Ask, by: ByPower) -> CommandResult | None:
+        """Go on with the target as it is written at the device's power of ten; nothing was written yet."""
+        request = pdu.read(self._target.table, start=by.register, count=1)
+        event = await ask(self._step(request, command.deadline_monotonic_ns, is_write=False))
+        if not isinstance(event, Answer):
+            outcome = meaning(event)[0]
+            outcome = Outcome.EXPIRED if outcome is Outcome.EXPIRED else Outcome.REJECTED
+            return _result(command, outcome, f"reading its scale factor: {meaning(event)[1]}")
+        power = by.read(event.data)
+        if power is None:
+            found = int.from_bytes(event.data, "big")
+            reason = f"its scale factor is {found:#06x}, which is no power of ten from -10 to 10"
+            return _result(command, Outcome.REJECTED, reason)
+        try:
+            self._target = by.target(power)
+            self._data = self._target.encode(command.value)
+        except ValueError as error:
+            return _result(command, Outcome.REJECTED, f"at its scale factor of 10^{power}: {error}")
+        return None
 
     async def _write(self, command: Command, ask: Ask) -> CommandResult | None:
         """None where the device confirmed it."""

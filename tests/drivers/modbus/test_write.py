@@ -377,3 +377,51 @@ def test_more_commands_than_may_wait_are_rejected() -> None:
         assert set(outcomes) == {"sent", "expired", "rejected"}
 
     driven(SITE % ("", "1s", "", "t: {at: 'hr:0', type: uint16, write: {}}"), script, plc=plc)
+
+
+SCALED = "at: 'hr:20', type: int16, scale: {power: 'hr:22'}, write: {min: 0, max: 200, verify: readback}"
+
+
+@pytest.mark.parametrize(("factor", "value", "raw"), [(-2, 50.25, 5025), (0, 7, 7), (1, 120, 12)])
+def test_a_value_with_its_scale_factor_in_the_device_is_written_by_that_factor(
+    factor: int, value: float, raw: int
+) -> None:
+    plc_words: dict[int, int] = {}
+
+    def reply(device: Plc, request: Request) -> bytes:
+        device.registers[1][22] = factor & 0xFFFF
+        plc_words.update(device.registers[1])
+        said = Plc.answer(device, request)
+        plc_words.update(device.registers[1])
+        return said
+
+    assert ask(value, tag=SCALED, reply=reply) == ("verified", "", value)
+    assert plc_words[20] == raw
+
+
+def test_a_scale_factor_that_is_none_or_unread_writes_nothing() -> None:
+    written = []
+
+    def reply(device: Plc, request: Request) -> bytes:
+        device.registers[1][22] = 0x8000
+        if request[2][0] in {6, 16}:
+            written.append(request)
+        return Plc.answer(device, request)
+
+    outcome, reason, _value = ask(5, tag=SCALED, reply=reply)
+    assert (outcome, reason) == (
+        "rejected",
+        "its scale factor is 0x8000, which is no power of ten from -10 to 10",
+    )
+
+    def refuses(device: Plc, request: Request) -> bytes:
+        if request[2] == bytes.fromhex("0300160001"):
+            return frame(request[0], 1, b"\x83\x04")
+        return reply(device, request)
+
+    outcome, reason, _value = ask(5, tag=SCALED, reply=refuses)
+    assert outcome == "rejected"
+    assert reason.startswith("reading its scale factor: exception 4")
+    outcome, reason, _value = ask(5000, tag=SCALED, reply=reply)
+    assert outcome == "rejected"
+    assert written == []
