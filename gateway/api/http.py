@@ -153,17 +153,20 @@ class Routes:
             return refusal(
                 400, f"since: found {text!r}, expected the counter of an earlier answer, a whole number"
             )
-        made = self._source.points(int(text))
         pending = Pending(is_brief=True)
+        self._make_aside("/v1/points", self._source.points(int(text)), pending)
+        return pending
+
+    def _make_aside(self, path: str, make: Callable[[], object], pending: Pending) -> None:
+        """Answer with what `make()` returns, worked out and encoded on the thread: it may be megabytes."""
 
         def failed(error: BaseException) -> None:
-            _log.error("cannot answer a request", extra={"path": "/v1/points"}, exc_info=error)
-            pending.answer(refusal(500, "/v1/points failed; the log of the gateway has the details"))
+            _log.error("cannot answer a request", extra={"path": path}, exc_info=error)
+            pending.answer(refusal(500, f"{path} failed; the log of the gateway has the details"))
 
         self._worker.submit(
-            lambda: Response(200, msgspec.json.encode(made())), done=pending.answer, failed=failed
+            lambda: Response(200, msgspec.json.encode(make())), done=pending.answer, failed=failed
         )
-        return pending
 
     def _frames(self, method: bytes, link: str, query: str, *, is_local: bool) -> Response:
         if not is_local:
@@ -189,7 +192,7 @@ class Routes:
         pending = Pending()
 
         def done(page: Page) -> None:
-            pending.answer(Response(200, msgspec.json.encode(answer_of(question, page))))
+            self._make_aside("/v1/history", lambda: answer_of(question, page), pending)
 
         def failed(code: int, reason: str) -> None:
             pending.answer(refusal(code, reason))
@@ -339,7 +342,9 @@ class _Connection(asyncio.Protocol):
     # Inside
 
     def close(self) -> None:
-        """Close after what is written has gone out."""
+        """Close after what is written has gone out; an answer that is not there yet is given up."""
+        if self._pending is not None:
+            self._pending.give_up()
         if self._transport is not None:
             self._transport.close()
 

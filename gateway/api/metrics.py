@@ -222,6 +222,11 @@ def _journal_families(status: Status) -> Iterator[Family]:
     yield _count(
         "gateway_journal_commit_seconds_total", "Time spent in commits", journal.commit_seconds_total
     )
+    yield _gauge(
+        "gateway_journal_commit_p99_seconds",
+        "Of the last commits 99 of 100 took no longer, in the slowest lane",
+        journal.commit_p99_s,
+    )
     yield _count(
         "gateway_journal_damaged_records_total", "Records quarantined as damaged", journal.damaged_total
     )
@@ -232,10 +237,12 @@ def _journal_families(status: Status) -> Iterator[Family]:
 def _history_families(history: HistoryStatus) -> Iterator[Family]:
     yield _gauge("gateway_history_size_bytes", "Kept although everything was delivered", history.size_bytes)
     yield _gauge("gateway_history_limit_bytes", "The journal may take, history included", history.limit_bytes)
-    oldest = 0.0 if history.oldest is None else datetime.datetime.fromisoformat(history.oldest).timestamp()
-    yield _gauge(
-        "gateway_history_oldest_timestamp_seconds", "The oldest record, 0 while all is recent", oldest
-    )
+    if history.oldest is not None:
+        yield _gauge(
+            "gateway_history_oldest_timestamp_seconds",
+            "The oldest record kept for history alone",
+            datetime.datetime.fromisoformat(history.oldest).timestamp(),
+        )
     yield _count("gateway_history_deleted_bytes_total", "Too old or too much", history.deleted_bytes_total)
     yield _count(
         "gateway_history_gave_way_bytes_total",

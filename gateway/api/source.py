@@ -159,7 +159,8 @@ class JournalStatus(msgspec.Struct, frozen=True, kw_only=True):
     committed_epoch: int = 0
     committed_seq: int = 0
     commits_total: int = 0
-    commit_seconds_total: float = 0.0
+    commit_seconds_total: float = 0.0  # that they took: write, sync, and where one began, the new segment
+    commit_p99_s: float = 0.0  # of the last ones of the slowest lane; 0 before the first
     held_records: int = 0  # in memory only, of rules with `durability: spill`: a power cut would lose them
     held_bytes: int = 0
     spilled_records_total: int = 0  # of such rules, written because nobody acknowledged them in time

@@ -271,6 +271,8 @@ class Status:
             committed_epoch=committed[0],
             committed_seq=committed[1],
             commits_total=sum(lane.commits for lane in stats.lanes),
+            commit_seconds_total=sum(lane.commits_ns for lane in stats.lanes) / 1e9,
+            commit_p99_s=max(lane.commit_p99_ns for lane in stats.lanes) / 1e9,
             held_records=len(spool) if spool is not None else 0,
             held_bytes=spool.bytes if spool is not None else 0,
             spilled_records_total=spool.spilled if spool is not None else 0,

@@ -108,6 +108,7 @@ class Writer:
         self.committed: Position = (0, 0)  # durable, and the owner's thread was told
         self.latencies_ns: deque[int] = deque(maxlen=LATENCIES_MAX)
         self.commits = 0
+        self.commits_ns = 0  # that all of them took
         self.bytes_put = 0
         self.bytes_durable = 0
         self._asked = 0  # signs of life, of the thread
@@ -326,7 +327,9 @@ class Writer:
             group.done = end
         self.commits += 1
         self.bytes_durable += group.size
-        self.latencies_ns.append(time.perf_counter_ns() - started_ns)
+        took_ns = time.perf_counter_ns() - started_ns
+        self.commits_ns += took_ns
+        self.latencies_ns.append(took_ns)
 
     def _write_packed(self, group: Group, header: bytes, parts: list[bytes]) -> None:
         segment = self._segment

@@ -40,8 +40,8 @@ class LaneStats(msgspec.Struct, frozen=True, kw_only=True):
     waiting_bytes_max: int
     commits: int
     written_bytes: int
-    commit_p50_ns: int
-    commit_p99_ns: int
+    commits_ns: int  # that all of them took
+    commit_p99_ns: int  # 0 before the first
     cursors: tuple[CursorStats, ...]
 
 
@@ -74,7 +74,7 @@ def lane_stats(lane: Lane) -> LaneStats:
         waiting_bytes_max=lane.log.waiting_bytes_max,
         commits=writer.commits,
         written_bytes=writer.bytes_written,
-        commit_p50_ns=latencies[len(latencies) // 2] if latencies else 0,
+        commits_ns=writer.commits_ns,
         commit_p99_ns=latencies[len(latencies) * 99 // 100] if latencies else 0,
         cursors=tuple(
             CursorStats(

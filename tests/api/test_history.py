@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -233,6 +234,42 @@ def test_an_answer_comes_when_it_is_there_and_requests_behind_it_wait_their_turn
         )
         assert said.count(b"HTTP/1.1 200") == 2
         assert said.count(b"HTTP/1.1 500") == 1
+        writer.close()
+
+    serve(scenario)
+
+
+def test_a_page_is_put_into_words_beside_the_loop_and_what_fails_there_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> HistoryAnswer:
+        assert threading.current_thread() is not threading.main_thread()
+        raise RuntimeError("no words")
+
+    monkeypatch.setattr("gateway.api.http.answer_of", fail)
+
+    async def scenario(server: HttpServer, oracle: Oracle) -> None:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(request("/v1/history?tag=a/b"))
+        await asked(oracle, 1)
+        oracle.asked[0][1](Page(rows=[], after=""))
+        assert b"500" in await reader.readline()
+        writer.close()
+
+    serve(scenario)
+    assert [str(one.exc_info[1]) for one in caplog.records if one.exc_info] == ["no words"]
+
+
+def test_who_waits_when_the_service_ends_is_given_up() -> None:
+    async def scenario(server: HttpServer, oracle: Oracle) -> None:
+        reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(request("/v1/history?tag=a/b"))
+        await asked(oracle, 1)
+        closing = asyncio.ensure_future(server.close())
+        await asyncio.sleep(0)
+        assert oracle.given_up
+        await closing
+        assert not await reader.read()
         writer.close()
 
     serve(scenario)

@@ -46,6 +46,9 @@ def test_every_bound_is_in_the_metrics(plant: Plant, make_gateway: Callable[...,
     gateway.start()
     until(lambda: gateway.status()["journal"]["committed_seq"], "a commit")
     text = gateway.get("/metrics").body.decode()
+    journal = gateway.status()["journal"]
+    assert journal["commit_seconds_total"] > 0
+    assert 0 < journal["commit_p99_s"] <= journal["commit_seconds_total"]
     assert gateway.stop()[0] == 0
     shown = {line.partition("{")[0].partition(" ")[0] for line in text.splitlines() if line[:1] != "#"}
     expected = {name for b in bounds().values() for name in (b.depth_name, b.limit_name, b.lost_name) if name}
