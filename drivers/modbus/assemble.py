@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -99,6 +99,7 @@ def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[s
     """Plan every scan of every device. Faults that only the plan shows are in `problems`."""
     compiled: list[ScanParts] = []
     problems: list[Problem] = []
+    plans = _Plans(_link(link))
     for device in devices:
         problems += _write_problems(device)
         problems += _watch_problems(device)
@@ -109,7 +110,7 @@ def compile_link(link: LinkSpec, devices: Sequence[DeviceSpec], scans: Mapping[s
         for name, tags in classes.items():
             tags.sort(key=_place)
             try:
-                compiled.append(_compile_scan(link, device, scans[name], tags))
+                compiled.append(_compile_scan(plans, device, scans[name], tags))
             except ValueError as error:
                 problems.append(Problem(device.path, str(error), "values that can be read as asked for"))
     tls, faults = transport.open_tls(link, _link(link))
@@ -190,24 +191,41 @@ def _place(spec: TagSpec) -> tuple[int, int, int]:
 # --- reading -----------------------------------------------------------------------------------------------
 
 
-def _compile_scan(link: LinkSpec, device: DeviceSpec, scan: ScanClass, tags: Sequence[TagSpec]) -> ScanParts:
-    model, wire = _device(device), _link(link)
-    fields = tuple(_shifted(tag, model.shift) for tag in tags)
-    options = planner.Options(
-        max_hole=wire.max_hole if model.max_hole is None else model.max_hole,
-        max_registers=wire.max_registers if model.max_registers is None else model.max_registers,
-        max_bits=wire.max_bits if model.max_bits is None else model.max_bits,
-        forbidden=tuple(
-            planner.Span(span.table, span.first, span.last - span.first + 1) for span in model.forbid
-        ),
-    )
-    wanted = [
-        planner.Wanted(
-            column=column, table=_tag(tag).at.table, start=one.first, count=one.extent, group=_tag(tag).atomic
+class _Plans:
+    """Fields and plans of one link. Devices of one template share their tags' models, and so theirs too."""
+
+    def __init__(self, link: ModbusLink) -> None:
+        self._link: Final = link
+        self._known: Final[dict[tuple[Any, ...], tuple[tuple[field.Field, ...], Plan]]] = {}
+
+    def of(self, model: ModbusDevice, tags: Sequence[TagSpec]) -> tuple[tuple[field.Field, ...], Plan]:
+        """By column. Raises ValueError where they cannot be read so."""
+        link = self._link
+        options = planner.Options(
+            max_hole=link.max_hole if model.max_hole is None else model.max_hole,
+            max_registers=link.max_registers if model.max_registers is None else model.max_registers,
+            max_bits=link.max_bits if model.max_bits is None else model.max_bits,
+            forbidden=tuple(
+                planner.Span(span.table, span.first, span.last - span.first + 1) for span in model.forbid
+            ),
         )
-        for column, (tag, one) in enumerate(zip(tags, fields, strict=True))
-    ]
-    plan = planner.make_plan(wanted, options)
+        models = [_tag(tag) for tag in tags]
+        key = (options, model.shift, *map(id, models))  # they live as long as what is compiled from them
+        found = self._known.get(key)
+        if found is None:
+            fields = tuple(_shifted(tag, model.shift) for tag in tags)
+            wanted = [
+                planner.Wanted(
+                    column=column, table=tag.at.table, start=one.first, count=one.extent, group=tag.atomic
+                )
+                for column, (tag, one) in enumerate(zip(models, fields, strict=True))
+            ]
+            found = self._known[key] = fields, planner.make_plan(wanted, options)
+        return found
+
+
+def _compile_scan(plans: _Plans, device: DeviceSpec, scan: ScanClass, tags: Sequence[TagSpec]) -> ScanParts:
+    fields, plan = plans.of(_device(device), tags)
     layout = Layout(
         device=device.name,
         scan=scan.name,
