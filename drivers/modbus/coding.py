@@ -25,7 +25,7 @@ from drivers.modbus.field import (
 from drivers.modbus.field import Field as ValueField
 from drivers.modbus.scale import AnyScale, Scale, ScalePower, ScaleTable
 from drivers.modbus.wire.pdu import ADDRESS_COUNT, READ_REGISTERS_MAX
-from gateway.config.models import Model
+from gateway.config.model import Model
 from gateway.config.scalars import one_of, shown
 from gateway.config.values import fault
 from gateway.core.errors import Problem

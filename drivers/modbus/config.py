@@ -11,7 +11,8 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from drivers.modbus.address import Address, parse
 from drivers.modbus.coding import TEXT_OR_INT, At
 from drivers.modbus.wire.pdu import ADDRESS_COUNT, Table
-from gateway.config.models import Device, Model, Name
+from gateway.config.model import Model, Name
+from gateway.config.models import Device
 from gateway.config.scalars import shown
 from gateway.config.values import Duration, fault
 from gateway.core.errors import Problem

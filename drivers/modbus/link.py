@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo, With
 
 from drivers.modbus.wire.client import IN_FLIGHT_MAX
 from gateway.config.lines import LINE_EXPECTED, PORT_EXPECTED, Line, Port, Rs485Mode, wire_of
-from gateway.config.models import Link, Model, defaults
+from gateway.config.model import Model, defaults
+from gateway.config.models import Link
 from gateway.config.scalars import one_of
 from gateway.config.values import Duration, FileRef, HostPort, Text, duration_text, fault, host_port
 from gateway.core.errors import Problem

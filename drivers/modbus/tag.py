@@ -13,7 +13,7 @@ from drivers.modbus.coding import Coding
 from drivers.modbus.encode import raw_span
 from drivers.modbus.field import Beyond
 from drivers.modbus.wire.pdu import Table
-from gateway.config.models import Tag, Write
+from gateway.config.tag import Tag, Write
 from gateway.core.errors import Problem
 from gateway.core.point import ValueType
 

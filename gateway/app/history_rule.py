@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from gateway.app.rules import LANES
-from gateway.config.models import HistorySection, Publish
+from gateway.config.journal import HistorySection
+from gateway.config.publish import Publish
 from gateway.config.site import Site
 from gateway.core.point import Layout, Priority
 from gateway.flow.hub import Stream

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from gateway.aio.threads import Worker
-from gateway.config.models import Publish, Report
+from gateway.config.publish import Publish, Report
 from gateway.config.site import PublishRule, Site
 from gateway.core.errors import Problem
 from gateway.core.point import Layout, Priority

@@ -12,10 +12,11 @@ from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import Kinds
 from gateway.config.links import Links
 from gateway.config.maps import Maps, unknown_template
-from gateway.config.models import Device, Tag
+from gateway.config.models import Device
 from gateway.config.repeat import expand_tags
 from gateway.config.scalars import choice, did_you_mean, shown
 from gateway.config.site import DeviceSpec, ScanClass, TagSpec
+from gateway.config.tag import Tag
 from gateway.config.tree import Key, Mapping, Node, Place, is_null, merged, plain, without
 from gateway.config.values import NAME_EXPECTED, is_name
 from gateway.core.point import Point

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from gateway.config.models import Model
+from gateway.config.model import Model
 from gateway.config.reader import Fault
 from gateway.config.scalars import choice, clip, one_of, shown
 from gateway.config.tree import Mapping, Node, Place, Scalar, key_place_of, place_of, walk

@@ -12,7 +12,7 @@ from gateway.config.files import main_file, read_files
 from gateway.config.kinds import Kinds
 from gateway.config.links import file_reference
 from gateway.config.maps import Maps
-from gateway.config.models import Model
+from gateway.config.model import Model
 from gateway.config.tree import Mapping, Node, Scalar, Sequence, walk
 from gateway.core.errors import ConfigError, PathPart
 

@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from gateway.config.models import Device, Exposed, Exposure, Link, ServerLink, Tag, Uplink
+from gateway.config.models import Device, Exposed, Exposure, Link, ServerLink, Uplink
+from gateway.config.tag import Tag
 
 PLANNED_DRIVERS: Final = ("dnp3", "iec104", "can", "opcua", "hl7", "dicom", "fhir")
 PLANNED_UPLINKS: Final = ("sparkplug",)

@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
-from gateway.config.models import Model
+from gateway.config.model import Model
 from gateway.config.scalars import shown
 from gateway.config.values import Duration, duration_text, fault
 from gateway.core.errors import Problem

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from gateway.config.credentials import credential_name, credential_path, where_it_comes_from
 from gateway.config.faults import Collector, Found, locate, validate
 from gateway.config.kinds import PLANNED_DRIVERS, PLANNED_UPLINKS, Kinds
-from gateway.config.models import Model
+from gateway.config.model import Model
 from gateway.config.scalars import choice, one_of, shown
 from gateway.config.site import LinkSpec, UplinkSpec
 from gateway.config.tree import Mapping, Node, Place, plain

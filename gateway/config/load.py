@@ -17,10 +17,12 @@ from gateway.config.devices import Devices
 from gateway.config.exposures import Exposures
 from gateway.config.faults import Collector, validate
 from gateway.config.files import MAIN_FILE, main_file, read_files
+from gateway.config.journal import JournalSection
 from gateway.config.kinds import Kinds
 from gateway.config.links import Links, uplinks
 from gateway.config.maps import Maps
-from gateway.config.models import GatewaySection, HttpSection, JournalSection, Model, ScanSection
+from gateway.config.model import Model
+from gateway.config.models import GatewaySection, HttpSection, ScanSection
 from gateway.config.rules import Rules
 from gateway.config.scalars import shown
 from gateway.config.site import CONTINUOUS, ScanClass, Site

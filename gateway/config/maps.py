@@ -17,7 +17,7 @@ from pydantic import Field, PlainValidator
 
 from gateway.config.faults import Collector, unknown_key_expected, validate
 from gateway.config.files import refuse_variables
-from gateway.config.models import Model, Name
+from gateway.config.model import Model, Name
 from gateway.config.reader import read
 from gateway.config.scalars import choice, did_you_mean, one_of, shown
 from gateway.config.tree import Mapping, Node, Place, Scalar, is_null, plain

@@ -7,7 +7,7 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from gateway.config.models import Model
+from gateway.config.model import Model
 
 _REQUIRED: Final = "required"
 

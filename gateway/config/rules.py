@@ -7,8 +7,11 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from gateway.config.faults import Collector, locate, validate
-from gateway.config.models import PLACEHOLDERS, Commands, HistorySection, Publish
+from gateway.config.journal import HistorySection
+from gateway.config.model import PLACEHOLDERS
+from gateway.config.models import Commands
 from gateway.config.pattern import glob
+from gateway.config.publish import Publish
 from gateway.config.scalars import choice, clip, did_you_mean, one_of, shown
 from gateway.config.site import CommandRule, DeviceSpec, PublishRule, UplinkSpec
 from gateway.config.tree import Mapping, Node, Place, Sequence, plain

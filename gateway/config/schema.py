@@ -14,16 +14,11 @@ from typing import Any, Final
 
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from gateway.config.journal import JournalSection
 from gateway.config.kinds import DriverModels, Kinds, ServerModels
-from gateway.config.models import (
-    Commands,
-    GatewaySection,
-    HttpSection,
-    JournalSection,
-    Model,
-    Publish,
-    ScanSection,
-)
+from gateway.config.model import Model
+from gateway.config.models import Commands, GatewaySection, HttpSection, ScanSection
+from gateway.config.publish import Publish
 from gateway.config.repeat import REPEAT_SCHEMA
 from gateway.config.values import DURATION_SCHEMA, NAME
 

@@ -8,18 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway.config.models import (
-    Commands,
-    Device,
-    Exposed,
-    Exposure,
-    JournalSection,
-    Link,
-    Publish,
-    ServerLink,
-    Tag,
-    Uplink,
-)
+from gateway.config.journal import JournalSection
+from gateway.config.models import Commands, Device, Exposed, Exposure, Link, ServerLink, Uplink
+from gateway.config.publish import Publish
+from gateway.config.tag import Tag
 from gateway.config.values import HostPort
 from gateway.core.errors import PathPart, Problem
 from gateway.core.point import Point

@@ -9,22 +9,10 @@ from drivers.modbus.config import Beat, ModbusDevice, Watch
 from drivers.modbus.link import ModbusLink, Reconnect
 from drivers.modbus.server_link import ModbusExposed, ModbusExposure, ModbusServerLink
 from drivers.modbus.tag import ModbusTag, ModbusWrite
+from gateway.config.journal import HistorySection, JournalSection
 from gateway.config.lines import Rs485Mode
-from gateway.config.models import (
-    AlarmBuffer,
-    Buffer,
-    CommandPolicy,
-    Commands,
-    Demote,
-    GatewaySection,
-    HistorySection,
-    HttpSection,
-    JournalSection,
-    Publish,
-    Replay,
-    Report,
-    ScanSection,
-)
+from gateway.config.models import CommandPolicy, Commands, Demote, GatewaySection, HttpSection, ScanSection
+from gateway.config.publish import AlarmBuffer, Buffer, Publish, Replay, Report
 from gateway.config.reference import key_table
 from gateway.uplink.mqtt.config import Backoff, MqttUplink
 

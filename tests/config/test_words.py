@@ -5,7 +5,8 @@ from __future__ import annotations
 import enum
 from typing import Any, get_args
 
-from gateway.config.models import DEFAULT_FIELDS, PLACEHOLDERS, Publish, Report, Source
+from gateway.config.model import PLACEHOLDERS
+from gateway.config.publish import DEFAULT_FIELDS, Publish, Report, Source
 from gateway.flow.report import ReportOn
 from gateway.translate import payload, rule, topic
 

@@ -9,7 +9,8 @@ import msgspec
 from pydantic import BeforeValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from gateway.config.models import Model, Uplink, defaults
+from gateway.config.model import Model, defaults
+from gateway.config.models import Uplink
 from gateway.config.scalars import shown
 from gateway.config.values import Duration, FileRef, HostPort, Size, Text, duration_text, fault, url
 from gateway.core.errors import Problem
