@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from gateway.app.backup.places import state_directory
+from gateway.app.importing.formats import FORMATS
 from gateway.app.service_cli import service
 from gateway.core.errors import ConfigError, GatewayError
 
@@ -246,6 +247,23 @@ def test_maps(names: tuple[str, ...], config: Path | None) -> None:
     from gateway.app.maps.show import check_maps
 
     raise SystemExit(check_maps(names, configuration(config)))
+
+
+@cli.command("import")
+@click.argument("kind", metavar="FORMAT", type=click.Choice(list(FORMATS)))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Write there: gateway.yaml, or maps/NAME.yaml. Default: print it.",
+)
+def import_(kind: str, file: Path, out: Path | None) -> None:
+    """Make a configuration of FILE, which is another program's: csv, telegraf, thingsboard, homeassistant
+    or wb-mqtt-serial. What could not be carried over is said, with its place; exit 1 if that is all."""
+    from gateway.app.importing.command import import_file
+
+    raise SystemExit(import_file(kind, file, out))
 
 
 @cli.group()
