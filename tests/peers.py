@@ -26,6 +26,7 @@ from typing import Final
 import msgspec
 import pytest
 
+ROOT: Final = Path(__file__).resolve().parent.parent
 LOOPBACK: Final = "127.0.0.1"
 READY_S: Final = 10.0  # real seconds a peer gets to answer its first handshake
 STOP_S: Final = 10.0  # and to end after SIGTERM
@@ -37,21 +38,25 @@ class Source(enum.Enum):
 
     DEBIAN = "apt-get install"
     PYPI = "pip install"
+    NPM = "script/setup --test installs, with node and npm,"
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """One peer: what is looked for (a program on PATH, or a module) and what brings it."""
+    """One peer: what is looked for (a program on PATH, a module, a folder) and what brings it."""
 
     look_for: str
     source: Source
     package: str
 
     def find(self) -> str | None:
-        """The program's path or the module's name; None where it is missing."""
+        """The program's path, the module's name or the folder; None where it is missing."""
         if self.source is Source.DEBIAN:
             return shutil.which(self.look_for) or shutil.which(
                 self.look_for, path="/usr/sbin:/usr/local/sbin"
             )
+        if self.source is Source.NPM:
+            folder = ROOT / self.look_for
+            return str(folder) if shutil.which("node") and (folder / "node_modules").is_dir() else None
         return self.look_for if importlib.util.find_spec(self.look_for) is not None else None
 
 
@@ -69,6 +74,7 @@ PEERS: Final[Mapping[str, Peer]] = MappingProxyType(
         "systemd-analyze": Peer("systemd-analyze", Source.DEBIAN, "systemd"),
         "pymodbus": Peer("pymodbus", Source.PYPI, "pymodbus"),
         "paho": Peer("paho", Source.PYPI, "paho-mqtt"),
+        "sparkplug-payload": Peer("tests/uplink/sparkplug/peer", Source.NPM, "sparkplug-payload"),
     }
 )
 
@@ -79,7 +85,7 @@ def in_ci() -> bool:
 
 
 def require(name: str) -> str:
-    """The peer's program path or module name. Missing: skip with the reason, or fail where `CI` is set.
+    """The peer's program path, module name or folder. Missing: skip and say why, or fail where `CI` is set.
 
     Raises `KeyError` for a name that is not in `PEERS`.
     """
