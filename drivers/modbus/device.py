@@ -207,6 +207,7 @@ class Scan:
         self._waiting = 0
         self._run: list[BlockRead] = []  # the blocks of this run, refused ones replaced by their halves
         self._has_learned = False
+        self._is_probe_due = False  # a new connection: what was refused may be legal now
         self._faults: dict[Block, int] = {}  # what is refused for a fault, by code; was logged
         device.scans.append(self)
         self._install()
@@ -216,20 +217,21 @@ class Scan:
         self.device.scan_count += 1
         self.aborted = 0
         self.first_ns = 0
+        if self._is_probe_due or self._plan.probe_due(now_ns):
+            self._is_probe_due = False
+            self._plan = self._plan.probe(now_ns)
+            self._install()
         self._run = list(self.assembly.blocks)
         self._has_learned = False
         jobs = [ReadJob(self, block) for block in self._run]
-        if self._plan.probe_due(now_ns):
-            self._plan = self._plan.probe(now_ns)
         if self._plan.probes:
             jobs += [ReadJob(self, self._block_read(block), is_probe=True) for block in self._plan.probes]
         self._waiting = len(jobs)
         return jobs
 
-    def link_back(self, now_ns: int) -> None:
+    def link_back(self) -> None:
         """A new connection: what was refused may be legal now."""
-        if self._plan.dead_columns:
-            self._plan = self._plan.probe(now_ns)
+        self._is_probe_due = self._plan.has_learned
 
     def take(self, job: ReadJob, event: Event, now_ns: int) -> Verdict:
         """An answer to one of this run's requests."""
@@ -238,7 +240,7 @@ class Scan:
             if not self.first_ns:
                 self.first_ns = event.received_ns
             patience = self.device.patience
-            if patience is not None:
+            if patience is not None and job.attempts == 1:  # whose answer the other is, nobody knows
                 patience.answered(event.received_ns - job.sent_ns)
             if job.is_probe:
                 self._run.append(job.block)
@@ -305,17 +307,22 @@ class Scan:
             self.aborted = _LOST
             return self.skip(job, _LOST)
         device.answered()
-        if code == ExceptionCode.ILLEGAL_DATA_ADDRESS:
-            return self._narrow(job, now_ns)
+        is_part_refused = code == ExceptionCode.ILLEGAL_DATA_VALUE and bool(
+            self._plan.narrower(job.block.block)
+        )
+        if code == ExceptionCode.ILLEGAL_DATA_ADDRESS or (is_part_refused and not job.is_probe):
+            return self._narrow(job, now_ns)  # with 3, some devices mean that so many are too many
         if code in _BUSY and job.attempts < device.attempts:
             job.attempts += 1
             return Verdict(later=(job,))
         device.failure_count += 1
+        if code == ExceptionCode.ILLEGAL_DATA_VALUE and self._plan.is_learning:
+            self._learn(self._plan.accepted(job.block.block))  # refused alone: it is read apart from now on
         self._log_fault(job.block.block, code)
         return self.skip(job, q.BAD | (q.CONFIG_FAULT if code in _MAP_FAULT else q.DEVICE_FAILURE))
 
     def _narrow(self, job: ReadJob, now_ns: int) -> Verdict:
-        """Illegal address: read the block in halves, in this very run, until the culprit is alone."""
+        """A part is refused: read the block in halves, in this very run, until the culprit is alone."""
         before = self._plan
         after = before.refused(job.block.block)
         if len(after.dead_columns) > len(before.dead_columns):  # asked just now: again in an hour

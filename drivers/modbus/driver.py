@@ -72,6 +72,7 @@ class ModbusDriver:
         self._is_gap_awaited = False
         self._urgent: deque[Request] = deque()
         self._asked: set[Request] = set()  # those without an answer, urgent and sent
+        self._newest: dict[tuple[str, str], Command] = {}  # of each point that is being written
         self._turns = _turns(self._writes.values())
         self._heartbeats: Final = tuple(heartbeats)
         self._inquiries: Final = {inquiry.device.name: inquiry for inquiry in inquiries}
@@ -128,7 +129,7 @@ class ModbusDriver:
             inquiry.again()
         scans = [scan for scan, _every, _offset in self._scans.values()]
         for scan in scans:
-            scan.link_back(now_ns)
+            scan.link_back()
         self._make_up(scans, now_ns)
         self._fill(now_ns)
 
@@ -278,6 +279,7 @@ class ModbusDriver:
 
     def _complete(self, scan: Scan, now_ns: int, *, defer_ns: int = 0) -> None:
         scan.finish()
+        has_turned = False  # its device's counter froze, or moves again
         if self._is_up:
             # The time of the first answer: with several requests no value is shown fresher than it is.
             first_ns = scan.first_ns or now_ns
@@ -288,7 +290,7 @@ class ModbusDriver:
             self.points_read += len(batch.values)
             counter = scan.device.counter
             if counter is not None:
-                counter.look(scan.layout, batch.values, now_ns)
+                has_turned = counter.look(scan.layout, batch.values, now_ns)
                 if counter.is_frozen:
                     batch = stale(batch)
             self._sink.put(batch)
@@ -307,6 +309,10 @@ class ModbusDriver:
         following = self._done(scan, now_ns, defer_ns=defer_ns, again_ns=again_ns)
         if following:
             self._start(following, now_ns)
+        if has_turned:  # its other scans show it now, not at their next slots
+            for other in scan.device.scans:
+                other.is_owed |= other is not scan
+            self._make_up(scan.device.scans, now_ns)
 
     def _judge(self, scan: Scan, now_ns: int) -> int | None:
         """A device goes away or is back: so do the points of its other scans. When to try this one again."""
@@ -446,7 +452,16 @@ class ModbusDriver:
         except ValueError as error:
             return _result(command, Outcome.REJECTED, str(error))
         turn = self._turns.get(target.unit)
-        return await steps.carry_out(command, self._ask, on_sent, self._clock, turn)
+        self._newest[command.device, command.tag] = command
+
+        def is_newest() -> bool:
+            return self._newest.get((command.device, command.tag)) is command
+
+        try:
+            return await steps.carry_out(command, self._ask, on_sent, self._clock, turn, is_newest)
+        finally:
+            if is_newest():
+                del self._newest[command.device, command.tag]
 
     async def _ask(self, step: Step) -> Event | Superseded | None:
         if not self._is_up:

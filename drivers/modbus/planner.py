@@ -176,13 +176,21 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return self._after(splits=others, cuts=self._cuts | {cut})
 
     def probe_due(self, now_ns: int) -> bool:
-        """Whether something was refused and an hour has gone since it was last asked for."""
-        return bool(self._dead) and now_ns - self.probed_ns >= PROBE_INTERVAL_NS
+        """Whether refusals taught anything, and an hour has gone since it was last looked at."""
+        return self.has_learned and now_ns - self.probed_ns >= PROBE_INTERVAL_NS
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it is another plan than without refusals."""
+        return bool(self._dead or self._cuts or self._splits)
 
     def probe(self, now_ns: int) -> Plan:
-        """Ask once more for everything that was refused: after a reconnect, and when `probe_due`."""
+        """Ask once more for everything that was refused, and together what was cut apart.
+
+        After a reconnect and when `probe_due`: it may be another device, or have refused for a moment only.
+        """
         probes = tuple(_block_of((atom,)) for atom in sorted(self._dead))
-        return self._after(probes=probes, probed_ns=now_ns)
+        return self._after(probes=probes, probed_ns=now_ns, cuts=frozenset(), splits=())
 
     def _atoms_of(self, block: Block) -> tuple[_Atom, ...]:
         wanted = set(block.columns)

@@ -29,11 +29,12 @@ class Counter:
         self._value: Value = None
         self._moved_ns = -1  # monotonic; -1: not read yet
 
-    def look(self, layout: Layout, values: tuple[Value, ...], now_ns: int) -> None:
-        """A scan of the device ended."""
+    def look(self, layout: Layout, values: tuple[Value, ...], now_ns: int) -> bool:
+        """A scan of the device ended. Whether the counter froze by it, or moves again."""
         column = layout.index.get(self._tag)
         if column is None:
-            return
+            return False
+        was_frozen = self.is_frozen
         value = values[column]
         if value is not None and (value != self._value or self._moved_ns < 0):
             self._value, self._moved_ns = value, now_ns
@@ -46,6 +47,7 @@ class Counter:
                 "device answers, but its counter stands still: its values are stale",
                 extra={**self._names, "within_s": self._within_ns / 1e9, "value": self._value},
             )
+        return self.is_frozen is not was_frozen
 
     @property
     def reason(self) -> str:

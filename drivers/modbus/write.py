@@ -118,17 +118,20 @@ class Steps:
         on_sent: Callable[[], None],
         clock: Clock,
         turn: asyncio.Lock | None = None,
+        is_newest: Callable[[], bool] = lambda: True,
     ) -> CommandResult:
         """Write and read back, `on_sent` in between.
 
-        A write that may have been carried out is repeated only where `attempts` says so and a read-back
-        shows that it was not. `turn` is held until the write is answered.
+        A write that may have been carried out is repeated only where `attempts` says so, a read-back shows
+        that it was not, and no newer command for the same point came. `turn` is held until the write is
+        answered.
         """
         if self._target.by_power is not None:
             failure = await self._take_power(command, ask, self._target.by_power)
             if failure is not None:
                 return failure
         attempts = self._target.attempts
+        doubt: CommandResult | None = None  # an earlier attempt, which may be carried out yet
         while True:
             if turn is None:
                 failure = await self._write(command, ask)
@@ -139,7 +142,10 @@ class Steps:
                 break
             attempts -= 1
             if failure.outcome is not Outcome.UNKNOWN or self._target.attempts == 1:
-                return failure
+                if doubt is None:
+                    return failure
+                return _result(command, Outcome.UNKNOWN, f"{doubt.reason}; once more: {failure.reason}")
+            doubt = failure
             event = await ask(
                 self._step(self._target.read_pdu(), command.deadline_monotonic_ns, is_write=False)
             )
@@ -148,7 +154,7 @@ class Steps:
             value = self._target.decode(event.data)
             if self._is_as_written(event.data):
                 return _result(command, Outcome.VERIFIED, f"{failure.reason}, but it reads back", value)
-            if not attempts:
+            if not attempts or not is_newest():
                 return _result(command, Outcome.UNKNOWN, f"{failure.reason}; it reads back {value!r}", value)
         if not self._target.verify_within_ns:
             return _result(command, Outcome.SENT, "")

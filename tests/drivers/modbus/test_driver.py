@@ -449,6 +449,56 @@ def test_exceptions_1_and_3_are_faults_of_the_map(code: int) -> None:
     assert refused_with(code) == ("bad/config-fault", 1)
 
 
+@pytest.mark.parametrize("limit", [7, 16])
+def test_a_device_that_calls_too_many_registers_an_illegal_value_is_read_in_parts(limit: int) -> None:
+    tags = ", ".join(f"t{n}: {{at: 'hr:{n}', type: uint16}}" for n in range(40))
+    plc = Plc()
+
+    def few(device: Plc, request: Request) -> bytes:
+        if request[2][4] > limit:
+            return frame(request[0], 1, b"\x83\x03")
+        return Plc.answer(device, request)
+
+    plc.reply = few
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(9.5)
+        assert {text for _at, _p, _v, text in rig.shown.history} == {"good"}, "from the first scan on"
+        before = rig.driver.session.counters.exceptions[3]
+        asked = len(plc.asked)
+        await asyncio.sleep(10)
+        assert rig.driver.session.counters.exceptions[3] == before, "learned"
+        assert (len(plc.asked) - asked) // 10 <= 2 * -(-40 // limit)
+        assert rig.driver.devices["d"].state == "ok"
+
+    driven(MAP % (1, tags), script, plc=plc)
+
+
+@pytest.mark.parametrize("code", [2, 3])
+def test_refusals_of_a_moment_do_not_cut_the_reads_of_a_device_for_ever(code: int) -> None:
+    tags = ", ".join(f"t{n}: {{at: 'hr:{n}', type: uint16}}" for n in range(40))
+    plc = Plc()
+    is_starting = [True]
+
+    def starting(device: Plc, request: Request) -> bytes:
+        if is_starting[0]:
+            return frame(request[0], 1, bytes((0x83, code)))
+        return Plc.answer(device, request)
+
+    plc.reply = starting
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(3.5)
+        is_starting[0] = False
+        await asyncio.sleep(3700)
+        assert set(rig.shown.points.values()) == {(7, "good")}
+        asked = len(plc.asked)
+        await asyncio.sleep(10)
+        assert len(plc.asked) - asked == 10, "one request a scan, as on the first day"
+
+    driven(MAP % (1, tags), script, plc=plc)
+
+
 def test_exception_4_is_a_failure_of_the_device() -> None:
     assert refused_with(4) == ("bad/device-failure", 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import struct
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drivers.modbus.patience import Patience
-from tests.drivers.modbus.rig import MS, Plc, Request, Rig, driven
+from tests.drivers.modbus.rig import MS, Plc, Request, Rig, driven, frame
 
 LINK = "links: {plc: {driver: modbus, host: 10.0.0.1, timeout: 500ms, attempts: 1%s}}\n"
 COUNTER = """
@@ -174,3 +175,92 @@ def test_a_write_is_repeated_only_when_the_value_reads_back_as_it_was(
         assert len(plc.requests(6)) == writes
 
     driven(LINK % "" + SETPOINT % "verify: readback, attempts: 3", script, plc=plc)
+
+
+@pytest.mark.parametrize("queue", ["every", "latest"])
+def test_a_write_is_not_repeated_over_a_newer_one(queue: str) -> None:
+    left = [1]
+
+    def reply(plc: Plc, request: Request) -> bytes:
+        if request[2][0] == 6 and left[0]:
+            left[0] -= 1
+            return b""
+        return plc.answer(request)
+
+    plc = Plc()
+    plc.reply = reply
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(1.5)
+        older = asyncio.ensure_future(rig.command("d/sp", 1, within_s=20))
+        await asyncio.sleep(0.3)  # the first write is lost: its time-out is not over
+        newer = await rig.command("d/sp", 2, within_s=20)
+        assert newer.outcome.value == "verified", newer.reason
+        first = await older
+        assert first.outcome.value == "unknown", first.reason
+        assert "reads back" in first.reason
+        assert [pdu[3:] for pdu in plc.requests(6)] == [b"\0\x01", b"\0\x02"]
+        assert plc.registers[1][5] == 2
+        assert not rig.driver._newest, "nothing is remembered of what has ended"
+
+    driven(LINK % "" + SETPOINT % f"verify: readback, attempts: 3, queue: {queue}", script, plc=plc)
+
+
+def test_a_refusal_after_a_write_without_an_answer_leaves_it_unknown() -> None:
+    def reply(plc: Plc, request: Request) -> bytes:
+        if request[2][0] != 6:
+            return plc.answer(request)
+        if len(plc.requests(6)) == 1:
+            return b""
+        return frame(request[0], 1, b"\x86\x02")
+
+    plc = Plc()
+    plc.reply = reply
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(1.5)
+        result = await rig.command("d/sp", 42, within_s=20)
+        assert result.outcome.value == "unknown", "the first one may be carried out yet"
+        assert "no answer in time; once more: " in result.reason
+        assert "exception 2" in result.reason
+
+    driven(LINK % "" + SETPOINT % "verify: readback, attempts: 3", script, plc=plc)
+
+
+def test_the_answer_to_a_repeated_request_teaches_no_wait() -> None:
+    """Karn: on a line it may be the late answer to the one before, which came quickly after the second."""
+    site = (
+        LINK.replace("attempts: 1", "attempts: 2") % ", min_timeout: 20ms"
+        + "devices: {d: {link: plc, unit: 1, tags: {a: {at: 'hr:0', type: uint16}}}}\n"
+    )
+    plc = Plc()
+    plc.delay_s = 0.03
+
+    async def script(rig: Rig) -> None:
+        device = rig.driver.devices["d"]
+        await asyncio.sleep(60)
+        assert device.timeout_ns < 50 * MS
+        is_answered = itertools.cycle((False, True))
+        plc.reply = lambda plc, request: plc.answer(request) if next(is_answered) else b""
+        plc.delay_s = 0.001
+        await asyncio.sleep(10)
+        assert device.timeout_ns == 500 * MS, "doubled by each silence, and taken back by no second answer"
+        assert rig.shown.points["d/a"] == (7, "good")
+
+    driven(site, script, plc=plc)
+
+
+def test_what_a_frozen_counter_says_is_said_of_slow_scans_at_once() -> None:
+    async def script(rig: Rig) -> None:
+        words = rig.plc.registers[1]
+        for _ in range(5):
+            await asyncio.sleep(1)
+            words[0] += 1
+        await asyncio.sleep(5)
+        assert rig.shown.points["d/s"] == (7, "uncertain/stale"), "its own slot is in an hour"
+        words[0] += 1
+        await asyncio.sleep(1.5)
+        assert rig.shown.points["d/s"] == (7, "good")
+        assert len(rig.shown.of("d/s")) == 3
+
+    driven(LINK % "" + COUNTER.replace("slow: 5s", "slow: 1h"), script)

@@ -110,7 +110,7 @@ def test_only_tags_with_an_illegal_address_are_bad_in_the_very_run_that_finds_it
     for illegal in (set(), first, second):
         bench.illegal = illegal
         if not illegal:
-            bench.scan.link_back(now_ns)
+            bench.scan.link_back()
         for run in range(4):
             now_ns += 10**9
             rows = [(value, quality) for _point, value, quality, _time in bench.run(now_ns, order).rows()]
