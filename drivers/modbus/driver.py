@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from drivers.modbus.device import BUSY_WAIT_NS, ReadJob, Scan, Verdict
 from drivers.modbus.identify import Inquiry
-from drivers.modbus.requests import IN_FLIGHT, READS, URGENT, URGENT_MAX, Request
+from drivers.modbus.requests import IN_FLIGHT, READS, URGENT_MAX, Reply, Request, Urgent
 from drivers.modbus.transport import AnySession
 from drivers.modbus.vigil import Heartbeat, stale
 from drivers.modbus.wire.client import Answer, Event, Lost
-from drivers.modbus.write import BitWrite, Step, Superseded, WriteTarget, meaning
+from drivers.modbus.write import BitWrite, Step, WriteTarget, meaning
 from gateway.aio.alarm import Alarm
 from gateway.aio.endpoint import Endpoint, LinkState
 from gateway.core import quality as q
@@ -70,8 +70,7 @@ class ModbusDriver:
         self._gap_ns = gap_ns
         self._not_before_ns = 0  # the gap behind the last answer
         self._is_gap_awaited = False
-        self._urgent: deque[Request] = deque()
-        self._asked: set[Request] = set()  # those without an answer, urgent and sent
+        self._urgent: Final = Urgent()
         self._newest: dict[tuple[str, str], Command] = {}  # of each point that is being written
         self._turns = _turns(self._writes.values())
         self._heartbeats: Final = tuple(heartbeats)
@@ -84,7 +83,6 @@ class ModbusDriver:
         self._is_up = False
         self._is_stopping = False
         self._alarm: Alarm | None = None
-        self._crowded_out = 0  # commands refused because too many requests waited
         self.points_read = 0
         self.paused_scans = 0
 
@@ -108,14 +106,11 @@ class ModbusDriver:
     def _forget(self) -> None:
         """Nothing is under way any more, also where a fault of ours left something behind."""
         self._is_up = False
-        self._fail_urgent()
+        self._urgent.forget()
         self._reads.clear()
         self._later.clear()
         self._inquiring.clear()
         self.session.lost(self._clock.monotonic_ns())
-        for request in self._asked:
-            if not request.answer.done():
-                request.answer.set_result(Lost(request, was_sent=True))
 
     # Owner: what the pump tells
 
@@ -166,14 +161,14 @@ class ModbusDriver:
         if not self._is_stopping:
             for scan, _every, _offset in self._scans.values():
                 self._tell_lost(scan, reason)
-        self._fail_urgent()
+        self._urgent.fail()
         self._fail_reads()
 
     def levels(self) -> tuple[Level, ...]:
         """What is bounded here."""
         return (
             READS.at(len(self._reads) + len(self._later) + len(self._inquiring), self._reads_max),
-            URGENT.at(len(self._urgent), URGENT_MAX, self._crowded_out),
+            self._urgent.level(),
             IN_FLIGHT.at(self.max_in_flight - self.session.capacity(), self.max_in_flight),
             *self.endpoint.levels(),
         )
@@ -185,12 +180,6 @@ class ModbusDriver:
         self._later.clear()
         for job in waiting:
             self._take(job, Lost(job, was_sent=False))
-
-    def _fail_urgent(self) -> None:
-        for request in self._urgent:
-            if not request.answer.done():
-                request.answer.set_result(Lost(request, was_sent=False))
-        self._urgent.clear()
 
     # Scans
 
@@ -359,13 +348,15 @@ class ModbusDriver:
         for heartbeat in self._heartbeats:
             if now_ns < heartbeat.due_ns:
                 continue
+            heartbeat.due_ns = now_ns + heartbeat.every_ns  # missed ones are not made up for
             device = self.devices.get(heartbeat.device)
-            request = heartbeat.request(now_ns)
             if not self._is_up or (device is not None and device.is_left_alone(now_ns)):
                 continue
-            if len(self._urgent) < URGENT_MAX:
-                answer = self._enqueue(heartbeat.unit, request, now_ns + heartbeat.every_ns)
+            if self._urgent.has_room():
+                answer = self._urgent.add(heartbeat.unit, heartbeat.request(), heartbeat.due_ns)
                 answer.add_done_callback(partial(_tell, heartbeat))
+            else:
+                heartbeat.ended(f"{URGENT_MAX} requests wait on the link already")
 
     # The queue
 
@@ -379,13 +370,7 @@ class ModbusDriver:
             self._set_alarm()
             return
         while self._is_up and session.capacity():
-            if self._urgent:
-                request = self._urgent.popleft()
-                if request.answer.done():
-                    continue
-                if now_ns >= request.deadline_ns:
-                    request.answer.set_result(None)
-                    continue
+            if (request := self._urgent.take(now_ns)) is not None:
                 session.request(
                     request.unit, request.pdu, token=request, timeout_ns=self._timeout_ns, now_ns=now_ns
                 )
@@ -442,8 +427,7 @@ class ModbusDriver:
         if not self._is_up:
             why = self.offline_reason(command.device)
             return _result(command, Outcome.REJECTED, f"link {self.name} is down: {why}")
-        if len(self._urgent) >= URGENT_MAX:
-            self._crowded_out += 1
+        if not self._urgent.has_room():
             return _result(
                 command, Outcome.REJECTED, f"{URGENT_MAX} requests wait on link {self.name} already"
             )
@@ -463,30 +447,16 @@ class ModbusDriver:
             if is_newest():
                 del self._newest[command.device, command.tag]
 
-    async def _ask(self, step: Step) -> Event | Superseded | None:
+    async def _ask(self, step: Step) -> Reply:
         if not self._is_up:
             return Lost(None, was_sent=False)
-        answer = self._enqueue(step.unit, step.pdu, step.deadline_ns, step.replaces)
+        answer = self._urgent.add(step.unit, step.pdu, step.deadline_ns, step.replaces)
         self._fill(self._clock.monotonic_ns())
         self.endpoint.flush()
         return await answer
 
-    def _enqueue(
-        self, unit: int, request: bytes, deadline_ns: int, point: WriteTarget | None = None
-    ) -> asyncio.Future[Event | Superseded | None]:
-        answer: asyncio.Future[Event | Superseded | None] = asyncio.get_running_loop().create_future()
-        one = Request(unit=unit, pdu=request, deadline_ns=deadline_ns, answer=answer, point=point)
-        if point is not None:
-            for waiting in self._urgent:
-                if waiting.point is point and not waiting.answer.done():
-                    waiting.answer.set_result(Superseded())
-        self._asked.add(one)
-        answer.add_done_callback(lambda _answer: self._asked.discard(one))
-        self._urgent.append(one)
-        return answer
 
-
-def _tell(heartbeat: Heartbeat, answer: asyncio.Future[Event | Superseded | None]) -> None:
+def _tell(heartbeat: Heartbeat, answer: asyncio.Future[Reply]) -> None:
     if not answer.cancelled():
         event = answer.result()
         heartbeat.ended("" if isinstance(event, Answer) else meaning(event)[1])

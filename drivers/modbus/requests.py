@@ -1,15 +1,19 @@
-"""Requests for commands, and how many of them and of reads may wait for the wire."""
+"""Requests for commands, which go out before any read, and how many of them and of reads may wait."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections import deque
+from typing import Final, TypeAlias
 
-from drivers.modbus.wire.client import Event
+from drivers.modbus.wire.client import Event, Lost
 from drivers.modbus.write import Superseded, WriteTarget
-from gateway.core.bounded import Bound
+from gateway.core.bounded import Bound, Level
 
 URGENT_MAX: Final = 256  # requests for commands waiting at once; more are rejected
+
+Reply: TypeAlias = Event | Superseded | None
+"""What became of a request; None: its time ran out before it was sent."""
 
 
 class Request:
@@ -23,7 +27,7 @@ class Request:
         unit: int,
         pdu: bytes,
         deadline_ns: int,
-        answer: asyncio.Future[Event | Superseded | None],
+        answer: asyncio.Future[Reply],
         point: WriteTarget | None = None,
     ) -> None:
         """`point`: a newer request for the same one takes its place while it waits."""
@@ -32,6 +36,69 @@ class Request:
         self.pdu = pdu
         self.deadline_ns = deadline_ns
         self.answer = answer
+
+
+class Urgent:
+    """The requests for commands of one link: first come, first sent."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[Request] = deque()
+        self._asked: set[Request] = set()  # those without an answer, waiting and sent
+        self._refused = 0
+
+    def __bool__(self) -> bool:
+        """Whether any waits."""
+        return bool(self._waiting)
+
+    def has_room(self) -> bool:
+        """Whether one more may wait; counted where not."""
+        is_full = len(self._waiting) >= URGENT_MAX
+        self._refused += is_full
+        return not is_full
+
+    def add(
+        self, unit: int, pdu: bytes, deadline_ns: int, point: WriteTarget | None = None
+    ) -> asyncio.Future[Reply]:
+        """One more waits; its answer."""
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        one = Request(unit=unit, pdu=pdu, deadline_ns=deadline_ns, answer=answer, point=point)
+        if point is not None:
+            for waiting in self._waiting:
+                if waiting.point is point and not waiting.answer.done():
+                    waiting.answer.set_result(Superseded())
+        self._asked.add(one)
+        answer.add_done_callback(lambda _answer: self._asked.discard(one))
+        self._waiting.append(one)
+        return answer
+
+    def take(self, now_ns: int) -> Request | None:
+        """The next to send; None where none is worth it any more."""
+        while self._waiting:
+            request = self._waiting.popleft()
+            if request.answer.done():
+                continue
+            if now_ns < request.deadline_ns:
+                return request
+            request.answer.set_result(None)
+        return None
+
+    def fail(self) -> None:
+        """The link is gone: what waits is not sent."""
+        for request in self._waiting:
+            if not request.answer.done():
+                request.answer.set_result(Lost(request, was_sent=False))
+        self._waiting.clear()
+
+    def forget(self) -> None:
+        """The driver ends: nobody will answer what was sent."""
+        self.fail()
+        for request in self._asked:
+            if not request.answer.done():
+                request.answer.set_result(Lost(request, was_sent=True))
+
+    def level(self) -> Level:
+        """How many wait."""
+        return URGENT.at(len(self._waiting), URGENT_MAX, self._refused)
 
 
 READS: Final = Bound(
@@ -50,7 +117,7 @@ URGENT: Final = Bound(
     beyond="a command is refused",
     lost="refused",
     labels=("link",),
-    holds=("driver.ModbusDriver._urgent",),
+    holds=("requests.Urgent._waiting",),
 )
 IN_FLIGHT: Final = Bound(
     noun="link_in_flight",

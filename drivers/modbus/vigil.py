@@ -83,8 +83,6 @@ class Heartbeat:
         self.unit: Final = unit
         self.every_ns: Final = every_ns
         self.due_ns = 0  # monotonic
-        self.sent = 0
-        self.failed = 0
         self._table: Final = table
         self._start: Final = start
         self._first: Final = first
@@ -92,10 +90,8 @@ class Heartbeat:
         self._value = last
         self._is_failing = False
 
-    def request(self, now_ns: int) -> bytes:
-        """The next write. Missed ones are not made up for."""
-        self.due_ns = now_ns + self.every_ns
-        self.sent += 1
+    def request(self) -> bytes:
+        """The next write."""
         if self._table is Table.COILS:
             self._value = not self._value
             return pdu.write_single_coil(self._start, on=bool(self._value))
@@ -104,8 +100,6 @@ class Heartbeat:
 
     def ended(self, fault: str) -> None:
         """What became of it; empty where the device took it. Told once, and once when it is back."""
-        if fault:
-            self.failed += 1
         if bool(fault) is self._is_failing:
             return
         self._is_failing = bool(fault)
