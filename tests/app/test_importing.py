@@ -278,7 +278,7 @@ def test_thingsboards_writes_make_the_tag_that_is_read_writable() -> None:
 def test_thingsboards_orders(byte: str, word: str, order: str | None) -> None:
     draft = draft_of(
         "thingsboard",
-        f'{{"master": {{"slaves": [{{"host": "h", "byteOrder": "{byte}", "wordOrder": "{word}", '
+        f'{{"master": {{"slaves": [{{"host": "h", "unitId": 1, "byteOrder": "{byte}", "wordOrder": "{word}", '
         '"timeseries": ['
         '{"tag": "a", "type": "32float", "functionCode": 3, "objectsCount": 2, "address": 1}]}]}}',
     )
@@ -294,6 +294,65 @@ def test_home_assistants_type_with_a_count(kind: str, count: int, ours: str) -> 
     text = f"modbus: [{{host: h, sensors: [{{name: a, address: 1, data_type: {kind}, count: {count}}}]}}]"
 
     assert tags_of(draft_of("homeassistant", text))["a"]["type"] == ours
+
+
+def test_an_entity_of_home_assistant_whose_slave_is_a_secret_is_left_out() -> None:
+    text = "modbus: [{host: h, sensors: [{name: a, address: 1, slave: !secret s}, {name: b, address: 1}]}]"
+
+    draft = draft_of("homeassistant", text)
+
+    assert set(tags_of(draft)) == {"b"}
+    assert "input:1:30: 'a' is left out: its slave is not known" in remarks_of(draft)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "remark"),
+    [
+        (
+            "thingsboard",
+            (
+                '{"master": {"slaves": [{"host": "h", "deviceName": "d", "unitId": "${U}",'
+                '"timeseries": [{"tag": "a", "type": "16int", "functionCode": 3, "address": 1}]}]}}'
+            ),
+            "input:1:24: 'd' is left out: it has no unitId",
+        ),
+        (
+            "telegraf",
+            '[[inputs.modbus]]\ncontroller="tcp://h:1"\ncoils=[{name="a", address=[0]}]\n',
+            "input:1:1: 'modbus' is left out: it has no slave_id",
+        ),
+        (
+            "telegraf",
+            (
+                '[[inputs.modbus]]\ncontroller="tcp://h:1"\nconfiguration_type="metric"\n'
+                '[[inputs.modbus.metric]]\nfields=[{name="a", register="coil", address=0}]\n'
+            ),
+            "input:4:1: a request without slave_id is left out",
+        ),
+        (
+            "csv",
+            "name,address,slave,host\na,co:1,one,h\n",
+            "input:2:1: 'a' is left out: found slave 'one', expected a number",
+        ),
+    ],
+)
+def test_a_slave_is_never_guessed(kind: str, text: str, remark: str) -> None:
+    draft = draft_of(kind, text)
+
+    assert not draft.tag_count
+    assert remark in remarks_of(draft)
+
+
+def test_the_title_of_a_template_of_wb_mqtt_serial_is_translated() -> None:
+    text = (
+        '{"title": "t", "device": {"id": "x", "translations": {"en": {"t": "Thermostat X"}},'
+        ' "channels": [{"name": "a", "address": 1}]}}'
+    )
+
+    draft = draft_of("wb-mqtt-serial", text)
+
+    assert draft.templates["x"].comment == "Thermostat X"
+    assert not draft.remarks
 
 
 @pytest.mark.parametrize(

@@ -176,10 +176,11 @@ class _Row:
         address, bit = found
         try:
             keys = self._keys(address, bit)
+            device = self._device()
         except ValueError as error:
             self._leave(str(error))
             return
-        self._basket.tag(self._device(), self._name, keys, self._place, self._row.get("description", ""))
+        self._basket.tag(device, self._name, keys, self._place, self._row.get("description", ""))
 
     def _leave(self, why: str) -> None:
         self._basket.remark(self._place, f"'{self._name}' is left out: {why}")
@@ -187,7 +188,9 @@ class _Row:
     def _device(self) -> DraftDevice:
         """The device of the line; without host and slave the table describes a kind of device."""
         wanted, host = self._row.get("device", ""), self._row.get("host", "")
-        slave = number_of(self._row.get("slave", ""))
+        slave = self._number("slave")
+        if slave is not None and slave != int(slave):
+            raise ValueError(f"found slave {slave}, expected a whole number")
         draft = self._basket.draft
         if not host and slave is None:
             name = wanted or "imported"
@@ -196,6 +199,10 @@ class _Row:
             )
         if not host:
             self._basket.remark_once(self._place, "no column host: put the address of the device into links")
+        if slave is None:
+            self._basket.remark_once(
+                self._place, "no slave: 1 is taken, which suits devices alone on their wire"
+            )
         link = self._basket.link(host or "link", {"driver": "modbus", "host": host or "127.0.0.1"})
         return self._basket.device(wanted or host, link=link, unit=int(slave if slave is not None else 1))
 

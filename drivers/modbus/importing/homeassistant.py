@@ -43,6 +43,7 @@ _SHOWN: Final = (
     "unique_id", "device_class", "state_class", "precision", "icon", "lazy_error_count", "temp_step",
     "temperature_unit", "state_opening", "state_closing", "count",
 )  # fmt: skip
+_SLAVE: Final = ("slave", "device_address", "unit")
 _TARGET: Final = ("target_temp_register", "max_temp", "min_temp", "target_temp_write_registers")
 
 
@@ -68,7 +69,10 @@ def _hub(hub: Fields, basket: Basket) -> None:
     link = basket.link(name, _link(hub))
     for platform, read_entity in _PLATFORMS.items():
         for entity in hub.lists(platform):
-            unit = entity.whole("slave", "device_address", "unit")
+            unit = entity.whole(*_SLAVE)
+            if unit is None and any(map(entity.has, _SLAVE)):  # said already; the usual unit would be a guess
+                basket.remark(entity.where, f"'{entity.text('name')}' is left out: its slave is not known")
+                continue
             device = basket.device(
                 name if unit in {None, 0, 1} else f"{name}-{unit}", link=link, unit=unit or 0
             )

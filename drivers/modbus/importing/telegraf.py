@@ -108,8 +108,11 @@ def _plugin(fields: Fields, basket: Basket, interval: str) -> None:
     plugin = _Plugin(fields, basket, interval)
     kind = fields.text("configuration_type", default="register")
     unit = fields.whole("slave_id")
+    if kind == "register" and unit is None:
+        basket.remark(fields.where, f"'{plugin.name}' is left out: it has no slave_id")
+        return
     if kind == "register":
-        device = plugin.device(1 if unit is None else unit, fields)
+        device = plugin.device(unit or 0, fields)
         for key, table in _LISTS.items():
             for field in fields.lists(key):
                 _register_field(plugin, device, field, table)
@@ -151,7 +154,11 @@ def _register_field(plugin: _Plugin, device: DraftDevice, field: Fields, table: 
 def _holder(plugin: _Plugin, holder: Fields, unit: int | None) -> None:
     """One request or metric."""
     own = holder.whole("slave_id")
-    device = plugin.device(own if own is not None else unit or 0, holder)
+    slave = unit if own is None else own
+    if slave is None:
+        plugin.basket.remark(holder.where, "a request without slave_id is left out")
+        return
+    device = plugin.device(slave, holder)
     order, register = holder.text("byte_order"), holder.text("register")
     measurement = holder.text("measurement")
     for field in holder.lists("fields"):

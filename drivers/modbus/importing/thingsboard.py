@@ -72,7 +72,10 @@ def _slave(fields: Fields, wire: Fields, basket: Basket) -> None:
     """One device. `wire` has the connection: the device's own, or that of all."""
     unit = fields.whole("unitId")
     name = fields.text("deviceName", default=f"unit-{unit}")
-    device = basket.device(name, link=_link(wire, basket), unit=1 if unit is None else unit)
+    if unit is None:
+        basket.remark(fields.where, f"'{name}' is left out: it has no unitId")
+        return
+    device = basket.device(name, link=_link(wire, basket), unit=unit)
     periods = [fields.whole(key) for key in ("pollPeriod", "timeseriesPollPeriod", "attributesPollPeriod")]
     every_ms = next((one for one in periods if one), None) or wire.whole("pollPeriod")
     scan = basket.scan(every_ms * 10**6) if every_ms else None

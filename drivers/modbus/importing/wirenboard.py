@@ -65,6 +65,10 @@ def _template(root: Fields, basket: Basket) -> None:
     if inner is None:
         return
     title = root.text("title") or root.text("device_type")
+    words = inner.inner("translations")
+    english = words.inner("en") if words is not None else None
+    if english is not None:
+        title = english.text(title, default=title)
     template = basket.template(inner.text("id") or root.text("device_type"), comment=title)
     root.ignore("device_type")
     _device(inner, template, basket)
