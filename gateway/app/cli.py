@@ -25,7 +25,7 @@ def cli() -> None:
     """Edge gateway: field devices to MQTT and back, losing nothing, never lying about a value."""
 
 
-@cli.command()
+@cli.command(short_help="Run the gateway of the configuration in DIR.")
 @_DIRECTORY
 @click.option(
     "--state",
@@ -62,7 +62,7 @@ def run(config: Path, state: Path | None, log_level: str) -> None:
     raise SystemExit(run_loop(main()))
 
 
-@cli.command()
+@cli.command(short_help="Print every fault of a configuration, with file and line.")
 @_DIRECTORY
 def check(config: Path) -> None:
     """Print every fault of the configuration in DIR, with file, line and column; exit 78 if there is one."""
@@ -94,7 +94,7 @@ def check(config: Path) -> None:
     )
 
 
-@cli.command()
+@cli.command(short_help="Write the JSON Schema of the configuration, for editors.")
 @click.argument("file", type=click.Path(path_type=Path), default=Path("configs/gateway.schema.json"))
 @click.option("--check", "is_check", is_flag=True, help="Write nothing; exit 1 if the file is stale.")
 def schema(file: Path, is_check: bool) -> None:  # noqa: FBT001 - click hands flags over as they are
@@ -114,7 +114,7 @@ def schema(file: Path, is_check: bool) -> None:  # noqa: FBT001 - click hands fl
         raise GatewayError(f"{file}: {error.strerror or error}") from error
 
 
-@cli.command()
+@cli.command(short_help="Say what a configuration will cost: links, disk, buffers.")
 @_DIRECTORY
 @click.option("--answer-time", default="10ms", show_default=True, help="What one request takes on your wire.")
 @click.option(
@@ -141,7 +141,7 @@ def plan(config: Path, answer_time: str, share: str, card: str, endurance: str |
     )
 
 
-@cli.command()
+@cli.command(short_help="Attach the live table to a running gateway.")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Where the gateway answers.")
 def watch(url: str) -> None:
     """Attach the live table to a running gateway."""
@@ -150,7 +150,7 @@ def watch(url: str) -> None:
     raise SystemExit(watch_gateway(url))
 
 
-@cli.command()
+@cli.command(short_help="Print what goes over a link of a running gateway.")
 @click.argument("link")
 @click.option("--for", "duration", default="60s", show_default=True, help="How long; 10m at most.")
 @click.option("--hex", "with_hex", is_flag=True, help="With the bytes of each frame: unit, then the PDU.")
@@ -162,7 +162,7 @@ def frames(link: str, duration: str, with_hex: bool, url: str) -> None:  # noqa:
     raise SystemExit(show_frames(link, for_s=_duration_ns(duration) / 1e9, with_hex=with_hex, url=url))
 
 
-@cli.command()
+@cli.command(short_help="Show what tags were: values, or aggregates.")
 @click.argument("tags", metavar="TAG...", nargs=-1, required=True)
 @click.option("--from", "begin", default="-1h", show_default=True, help="Time: -2h, 2026-05-01, RFC 3339 …")
 @click.option("--to", "end", default="now", show_default=True, help="Time, not included.")
@@ -199,7 +199,7 @@ def history(
     raise SystemExit(show_history(tags, words, limit=limit, form=form, url=url, state=state))
 
 
-@cli.command()
+@cli.command(short_help="A simulated plant, a broker and the gateway between.")
 @click.option("--for", "duration", metavar="DURATION", help="End by itself, for example after 20s.")
 @click.option(
     "--broker",
@@ -223,7 +223,7 @@ _MAPS_CONFIG: Final = click.option(
 )
 
 
-@cli.command("maps")
+@cli.command("maps", short_help="List the device maps that `use:` takes.")
 @click.argument("name", required=False)
 @_MAPS_CONFIG
 def maps_(name: str | None, config: Path | None) -> None:
@@ -238,7 +238,7 @@ def maps_(name: str | None, config: Path | None) -> None:
         print_map(name, where)
 
 
-@cli.command("test-maps")
+@cli.command("test-maps", short_help="Run the cases inside device maps.")
 @click.argument("names", metavar="[NAME|FILE.yaml]...", nargs=-1)
 @_MAPS_CONFIG
 def test_maps(names: tuple[str, ...], config: Path | None) -> None:
@@ -249,7 +249,7 @@ def test_maps(names: tuple[str, ...], config: Path | None) -> None:
     raise SystemExit(check_maps(names, configuration(config)))
 
 
-@cli.command("import")
+@cli.command("import", short_help="Make a configuration of another program's.")
 @click.argument("kind", metavar="FORMAT", type=click.Choice(list(FORMATS)))
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option(
@@ -266,12 +266,12 @@ def import_(kind: str, file: Path, out: Path | None) -> None:
     raise SystemExit(import_file(kind, file, out))
 
 
-@cli.group()
+@cli.group(short_help="Look into the journal of a gateway.")
 def journal() -> None:
     """Look into the journal of a gateway, stopped or running, without changing anything in it."""
 
 
-@journal.command("dump")
+@journal.command("dump", short_help="Print every record of a journal as a line of JSON.")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--device", help="Only records of this device.")
 @click.option("--after", metavar="EPOCH/NUMBER", default="0/0", help="Only records behind this one.")
@@ -282,7 +282,7 @@ def journal_dump(directory: Path, device: str | None, after: str) -> None:
     raise SystemExit(dump(directory, device=device, after=_position(after)))
 
 
-@journal.command("stat")
+@journal.command("stat", short_help="Say what a journal holds and how far its rules are.")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--verify", "is_verified", is_flag=True, help="Read every record, and show epochs.")
 def journal_stat(directory: Path, is_verified: bool) -> None:  # noqa: FBT001 - click hands flags over as they are
@@ -316,7 +316,7 @@ _STATE_OPTION: Final = click.option(
 )
 
 
-@cli.command()
+@cli.command(short_help="Copy configuration, journal and audit to one file.")
 @click.argument("file", type=click.Path(path_type=Path))
 @_CONFIG_OPTION
 @_STATE_OPTION
@@ -332,7 +332,7 @@ def backup(file: Path, config: Path | None, state: Path | None, with_secrets: bo
         back_up(file, config=config, state=state, with_secrets=with_secrets)
 
 
-@cli.command()
+@cli.command(short_help="Put what a backup holds in place.")
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @_CONFIG_OPTION
 @_STATE_OPTION

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,7 +35,11 @@ def dump(directory: Path, *, device: str | None, after: Position) -> int:
 
 
 def as_object(lane: str, record: Record) -> dict[str, Any]:
-    """A record in the words of `dump`. `q` names what is not good, `source` times that the device gave."""
+    """A record in the words of `dump`.
+
+    `q` names what is not good, `source` times that the device gave, `tq` times that cannot be trusted, `m`
+    how many values were taken out before one.
+    """
     batch = record.batch
     said: dict[str, Any] = {
         "lane": lane,
@@ -54,11 +58,23 @@ def as_object(lane: str, record: Record) -> dict[str, Any]:
         said["events"] = [[point.tag, value, describe(q), time] for point, value, q, time in rows]
         return said
     said["v"] = {point.tag: value for point, value, _quality, _time in rows}
+    tags = [point.tag for point, *_ in rows]
+    doubted, missing = _column(batch.time_quality, tags), _column(batch.missing, tags)
+    if doubted:
+        said["tq"] = {tag: describe(one) for tag, one in doubted.items()}
+    if missing:
+        said["m"] = missing
     if quality:
         said["q"] = quality
     if source:
         said["source"] = source
     return said
+
+
+def _column(column: int | tuple[int, ...], tags: Sequence[str]) -> dict[str, int]:
+    """What is not 0 of a column, by tag."""
+    values = column if isinstance(column, tuple) else (column,) * len(tags)
+    return {tag: one for tag, one in zip(tags, values, strict=True) if one}
 
 
 def stat(directory: Path, *, is_verified: bool) -> int:
@@ -81,11 +97,13 @@ def _lane(view: LaneView, filesystem: FileSystem, *, is_verified: bool) -> Itera
         if segment.records
         for time in (segment.first_time_ns, segment.last_time_ns)
     ]
-    between = f", {rfc3339(min(times))} to {rfc3339(max(times))}" if times else ""
+    files = "1 segment" if len(view.files) == 1 else f"{len(view.files)} segments"
     yield (
-        f"lane {view.name}: {records} records, {_size(view.size_bytes)} in {len(view.files)} segments"
-        f" ({view.unsealed} not sealed){between}; last {_place(view.last)}"
+        f"lane {view.name}: {records} records, {_size(view.size_bytes)} in {files}"
+        f" ({view.unsealed} not sealed)"
     )
+    if times:
+        yield f"  {rfc3339(min(times))} to {rfc3339(max(times))}, last {_place(view.last)}"
     if view.torn is not None:
         yield (
             f"  end: {view.torn.length} bytes of {view.torn.segment} are not whole: being written, or torn"
@@ -94,8 +112,10 @@ def _lane(view: LaneView, filesystem: FileSystem, *, is_verified: bool) -> Itera
     for cursor in () if view.cursors is None else view.cursors.cursors:
         behind = "has everything" if cursor.low >= view.last else f"has everything up to {_place(cursor.low)}"
         ranges = f" and {len(cursor.ranges)} ranges above" if cursor.ranges else ""
-        dropped = f", {cursor.dropped} dropped" if cursor.dropped else ""
-        yield f"  rule {cursor.name}: {behind}{ranges}{dropped} (as last saved)"
+        dropped = f", {cursor.dropped} records dropped" if cursor.dropped else ""
+        thinned = f", {cursor.thinned} values thinned out" if cursor.thinned else ""
+        yield f"  rule {cursor.name}"
+        yield f"    {behind}{ranges}{dropped}{thinned} (as last saved)"
     if is_verified:
         yield from _epochs(view, filesystem)
 

@@ -21,7 +21,7 @@ def service() -> None:
     """Run the gateway of this environment under systemd. (The Debian package has done that already.)"""
 
 
-@service.command()
+@service.command(short_help="Make a service of this environment and run it.")
 @click.argument("config", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--dry-run", "is_dry", is_flag=True, help=_DRY)
 def install(config: Path, is_dry: bool) -> None:  # noqa: FBT001 - click hands flags over as they are
@@ -45,7 +45,7 @@ def install(config: Path, is_dry: bool) -> None:  # noqa: FBT001 - click hands f
     click.echo(_after(is_dry=is_dry, text="it runs: gateway service status, journalctl -u edge-gateway -f"))
 
 
-@service.command()
+@service.command(short_help="Take the service away; what it kept stays.")
 @click.option("--purge", "is_purge", is_flag=True, help="Values, cursors, audit file and user go too.")
 @click.option("--dry-run", "is_dry", is_flag=True, help=_DRY)
 def uninstall(is_purge: bool, is_dry: bool) -> None:  # noqa: FBT001 - click hands flags over as they are
@@ -62,7 +62,7 @@ def uninstall(is_purge: bool, is_dry: bool) -> None:  # noqa: FBT001 - click han
     click.echo(_after(is_dry=is_dry, text=kept))
 
 
-@service.command()
+@service.command(short_help="Say whether the service runs, and what is wrong.")
 def status() -> None:
     """Say whether the service runs, what is wrong with it and what to do; exit 1 if something is."""
     from gateway.app.service import look

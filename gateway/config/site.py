@@ -1,5 +1,4 @@
-"""The configuration as the rest of the gateway uses it: names resolved, templates merged, every "
-"fault found."""
+"""The configuration as the rest of the gateway uses it: names resolved, templates merged, faults found."""
 
 from __future__ import annotations
 

@@ -9,11 +9,15 @@ import pytest
 from click.testing import CliRunner
 
 from gateway.app.cli import cli
+from gateway.app.journal_report import as_object
+from gateway.core.batch import Batch
 from gateway.core.errors import StorageError
 from gateway.core.point import Priority
+from gateway.core.quality import CLOCK_NOT_SYNCHRONISED, UNCERTAIN
 from gateway.disk.filesystem import RealFileSystem
 from gateway.journal.inspection import LaneView, journal_directory, look
 from gateway.journal.journal import Journal, Writing
+from gateway.journal.reader import Record
 from tests.disk.faulty import FaultyFileSystem
 from tests.journal.support import HERE, LAYOUT, SMALL, Bench, N, ToldClock
 
@@ -109,13 +113,24 @@ def test_dump_is_one_object_a_line(state: Path) -> None:
     assert (nobody.exit_code, nobody.stdout) == (0, "")
 
 
+def test_dump_tells_what_was_taken_out_and_which_times_cannot_be_trusted() -> None:
+    batch = Batch(
+        layout=LAYOUT, values=(1, 2), received_ns=0, epoch=1, seq=2, missing=(0, 3),
+        time_quality=UNCERTAIN | CLOCK_NOT_SYNCHRONISED,
+    )  # fmt: skip
+    said = as_object("normal", Record((1, 1), (1, 2), "a", batch, "v1", 0))
+    assert said["m"] == {"t1": 3}
+    assert set(said["tq"].values()) == {"uncertain/clock-not-synchronised"}
+    assert list(said["tq"]) == ["t0", "t1"]
+
+
 def test_stat_says_what_there_is(state: Path) -> None:
     done = CliRunner().invoke(cli, ["journal", "stat", "--verify", str(state)])
     assert done.exit_code == 0, done.output
     assert "lane normal: 20 records" in done.output
     assert "last 7/20" in done.output
     assert "epoch 7: 20 records, numbers 1 to 20\n" in done.output
-    assert "rule c: has everything up to" in done.output
+    assert "rule c\n    has everything up to" in done.output
     assert "lane alarm: 0 records" in done.output
 
 
