@@ -8,7 +8,7 @@ from gateway.config.faults import Collector, validate
 from gateway.config.kinds import Kinds, ServerModels
 from gateway.config.links import Links
 from gateway.config.pattern import glob
-from gateway.config.repeat import shifted
+from gateway.config.repeat import leaves_table, shifted
 from gateway.config.scalars import choice, shown
 from gateway.config.site import DeviceSpec, ExposedPoint, ExposeRule
 from gateway.config.tree import Mapping, Node, Place, Sequence, is_null, plain, without
@@ -105,11 +105,12 @@ class Exposures:
             stride = node.items.get("stride")
             by = plain(stride) if stride is not None else 0
             if number and isinstance(by, int):
-                member = Mapping(node.place)
-                for name, child in node.items.items():
-                    member.put(
-                        name, node.places[name], shifted(child, number * by) if name in SHIFTED else child
-                    )
+                member = _moved(node, number * by)
+                at = node.items.get("at")
+                if at is not None and leaves_table(at, number * by):
+                    found_text = f"{shown(plain(member.items['at']))} for {point.name}, in another table"
+                    self._faults.add((at.place, found_text, "fewer points, or hr:, ir:, co:, di:"))
+                    return
             model, found = validate(models.point, member, plain(member), place)
             for fault in found:
                 self._faults.add(fault)

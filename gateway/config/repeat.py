@@ -30,6 +30,7 @@ REPEAT_SCHEMA: Final[dict[str, Any]] = {
     "additionalProperties": False,
 }
 _LAST_NUMBER: Final = re.compile(r"(0x[0-9A-Fa-f]+|[0-9]+)(?!.*[0-9])", re.ASCII)
+_MODICON_DIGITS: Final = 5  # or 6, with the table in front
 _KEYS: Final = ("count", "stride", "first", "over")
 
 
@@ -52,7 +53,7 @@ def expand_tags(owner: Mapping) -> list[Found]:
         if not isinstance(node, Mapping) or not _has_repeat(node):
             expanded.put(key, place, node)
             continue
-        faults = list(_faults(key, place, node))
+        faults = list(_faults(key, place, node)) or list(_clashes(str(key), node, tags, expanded))
         if faults:
             found += faults
         else:
@@ -78,6 +79,31 @@ def _expand(name: str, place: Place, node: Mapping, *, into: Mapping) -> None:
                 of_member = shifted(of_member, index * repeat["stride"])
             member.put(key, node.places[key], of_member)
         into.put(name.replace(NUMBER, number), place, member)
+
+
+def _clashes(name: str, node: Mapping, tags: Mapping, expanded: Mapping) -> Iterator[Found]:
+    """Members that are there already, and numbers of tables that the array runs out of."""
+    repeat = plain(node.items["repeat"])
+    for index in range(repeat["count"]):
+        member = name.replace(NUMBER, str(repeat.get("first", 1) + index))
+        if member in tags.items or member in expanded.items:
+            yield (
+                node.items["repeat"].place,
+                f"'{member}' as a member, which is there already",
+                "each tag once: another name for the array or for the tag",
+            )
+            return
+    at = node.items.get("at")
+    by = (repeat["count"] - 1) * repeat["stride"]
+    if at is not None and repeat.get("over", "at") == "at" and leaves_table(at, by):
+        last = shown(plain(shifted(at, by)))
+        yield at.place, f"{last} as the last one, which is in another table", "fewer, or hr:, ir:, co:, di:"
+
+
+def leaves_table(node: Node, by: int) -> bool:
+    """Whether a Modicon number, which has its table as the first digit, has another one so much further."""
+    before, after = str(plain(node)), str(plain(shifted(node, by)))
+    return before.isdigit() and len(before) >= _MODICON_DIGITS and before[0] != after[0]
 
 
 def _named(node: Node, number: str) -> Node:
