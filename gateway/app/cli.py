@@ -13,6 +13,7 @@ import click
 from gateway.app.backup.places import state_directory
 from gateway.app.importing.formats import FORMATS
 from gateway.app.service_cli import service
+from gateway.app.modbus_cli import COMMANDS as MODBUS_COMMANDS
 from gateway.core.errors import ConfigError, GatewayError
 
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit file tells systemd not to restart on it
@@ -382,6 +383,10 @@ def _duration_ns(text: str) -> int:
         return duration_ns(text)
     except PydanticCustomError as error:
         raise click.BadParameter(error.message()) from None
+
+
+for _command in MODBUS_COMMANDS:
+    cli.add_command(_command)
 
 
 def main() -> None:

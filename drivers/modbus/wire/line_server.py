@@ -25,7 +25,7 @@ from drivers.modbus.wire.pdu_line import (
     SENT,
     Diagnostic,
 )
-from drivers.modbus.wire.respond import Open, Reply, Responder
+from drivers.modbus.wire.respond import Answers, Open, Reply
 
 BROADCAST: Final = 0  # the address of all, Serial Line V1.02 §2.2
 _WORD: Final = 0xFFFF  # counters begin again at 0 behind it
@@ -66,7 +66,7 @@ class UnitState:
 class LineServer:
     """Answers what comes over a serial line, and counts for functions 8, 11 and 12, each unit apart."""
 
-    def __init__(self, responder: Responder, *, set_delimiter: Callable[[int], None] | None = None) -> None:
+    def __init__(self, responder: Answers, *, set_delimiter: Callable[[int], None] | None = None) -> None:
         """`set_delimiter(character)`: what ends ASCII frames from now on; None where the line is RTU."""
         self.model: Final = responder.model
         self.messages = 0  # frames with a good check, whoever they were for

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from drivers.modbus.wire.model import DataModel, Files, Later, Queues
 from drivers.modbus.wire.pdu import (
@@ -62,6 +62,23 @@ _BROADCAST: Final = frozenset(
         FunctionCode.MASK_WRITE_REGISTER,
     }
 )
+
+
+class Answers(Protocol):
+    """What stands behind a server session: a `Responder`, or something in front of one."""
+
+    @property
+    def model(self) -> DataModel:
+        """Whose data they are."""
+        ...
+
+    def answer(self, unit: int, pdu: bytes) -> Reply | None:
+        """The answer to a request for a unit that is served; None for none at all."""
+        ...
+
+    def may_broadcast(self, pdu: bytes) -> bool:
+        """Whether a request only writes, and so may go to all units at once."""
+        ...
 
 
 class Responder:

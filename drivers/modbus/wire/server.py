@@ -13,7 +13,7 @@ import msgspec
 
 from drivers.modbus.wire import mbap
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG, ExceptionCode, exception_response
-from drivers.modbus.wire.respond import Open, Responder
+from drivers.modbus.wire.respond import Answers, Open
 from gateway.core.errors import RemoteProtocolError
 from gateway.core.session import Address
 
@@ -51,7 +51,7 @@ class ServerSession:
 
     def __init__(
         self,
-        responder: Responder,
+        responder: Answers,
         *,
         unknown_unit: UnknownUnit = UnknownUnit.EXCEPTION,
         has_datagrams: bool = False,

@@ -1,0 +1,124 @@
+"""The commands for people who commission Modbus: `gateway simulate modbus`, `scan modbus`, `probe`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+T = TypeVar("T")
+
+_TRANSPORTS: Final = ("tcp", "tls", "udp", "rtu", "ascii", "rtu_over_tcp", "ascii_over_tcp")
+
+
+class Read(click.ParamType):  # type: ignore[type-arg]  # generic in its stubs only
+    """An option read as the same words in a configuration are: `10.0.0.5:502`, `19200-8E1`, `200ms`."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name = name
+        self._read = read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises `click.BadParameter` with what is expected."""
+        from pydantic_core import PydanticCustomError
+
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._read(value)
+        except PydanticCustomError as error:
+            self.fail(error.message(), param, ctx)
+
+
+def _read_duration(text: str) -> int:
+    from gateway.config.values import duration_ns
+
+    return duration_ns(text)
+
+
+def _read_line(text: str) -> Any:
+    from gateway.config.lines import serial_line
+
+    return serial_line(text)
+
+
+def _read_listen(text: str) -> Any:
+    from gateway.config.values import host_port
+
+    return host_port(text, 5020)
+
+
+DURATION: Final = Read("DURATION", _read_duration)
+LINE: Final = Read("LINE", _read_line)
+LISTEN: Final = Read("HOST:PORT", _read_listen)
+_FILE: Final = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def simulate() -> None:
+    """Devices that are not there, for trying out and for tests."""
+
+
+def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 - as click calls it
+    if is_asked:
+        from gateway.app.simulate.command import faults_help
+
+        click.echo(faults_help())
+        context.exit()
+
+
+@simulate.command("modbus")
+@click.option(
+    "--map",
+    "map_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A configuration (file or directory), or a file with nothing but templates.",
+)
+@click.option("--config", type=click.Path(path_type=Path), metavar="DIR", help="As --map, of a gateway.")
+@click.option("--link", metavar="NAME", help="Only the devices of this link.")
+@click.option(
+    "--listen", type=LISTEN, help="Where the first link listens; others follow. Default: 127.0.0.1:5020."
+)
+@click.option("--transport", type=click.Choice(_TRANSPORTS), help="Default: as the link says.")
+@click.option("--serial", metavar="PORT", help="A serial port, such as /dev/ttyUSB0.")
+@click.option("--line", type=LINE, help="How the port is set. Default: as the link says, or 19200-8E1.")
+@click.option("--pty", "is_pty", is_flag=True, help="A pseudo-terminal; its name is printed.")
+@click.option("--cert", type=_FILE, metavar="FILE", help="Our certificate (PEM), with --transport tls.")
+@click.option("--key", type=_FILE, metavar="FILE", help="Its private key.")
+@click.option("--ca", type=_FILE, metavar="FILE", help="What clients' certificates must come from.")
+@click.option(
+    "--fault", "faults", metavar="RULE", multiple=True, help="For example unit=3,kind=drop,probability=0.1."
+)
+@click.option(
+    "--faults",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_list_faults,
+    help="List the kinds of faults.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Other values, other dice.")
+@click.option(
+    "--fill", "fills_holes", is_flag=True, help="Addresses between values read as 0 instead of being refused."
+)
+@click.option("--for", "for_ns", type=DURATION, help="End by itself, for example after 20s.")
+def simulate_modbus(map_file: Path | None, config: Path | None, **options: Any) -> None:
+    """Serve every device of a map, with values that move; writes take effect.
+
+    \b
+    Prints `listening on …` for each link once clients can come. While it runs it takes lines:
+      fault unit=3,kind=drop,probability=0.1    inject a fault       clear 1    take it away
+      set pump-07/speed 12.5                    hold a value         release pump-07/speed
+    """
+    from gateway.app.simulate.command import run_modbus
+
+    source = map_file or config
+    if source is None or (map_file and config):
+        raise click.UsageError("--map FILE or --config DIR: one of them says what is simulated")
+    raise SystemExit(run_modbus(source, **options))
+
+
+COMMANDS: Final[tuple[click.Command, ...]] = (simulate,)
