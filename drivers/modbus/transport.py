@@ -45,7 +45,7 @@ def make_endpoint(name: str, link: ModbusLink, *, clock: Clock, tls: ssl.SSLCont
     reconnect = link.reconnect
     return Endpoint(
         name,
-        _opener(link, clock, tls),
+        make_opener(link, clock, tls),
         clock=clock,
         open_timeout_s=max(_OPEN_S_MIN, link.timeout_ns / 1e9),
         backoff=Backoff(first_s=reconnect.min_ns / 1e9, limit_s=reconnect.max_ns / 1e9),
@@ -102,7 +102,8 @@ def _timing(link: ModbusLink) -> Timing:
     return line_timing(mode_of(link), link.serial, turnaround_ns=link.turnaround_ns)
 
 
-def _opener(link: ModbusLink, clock: Clock, tls: ssl.SSLContext | None) -> Opener:
+def make_opener(link: ModbusLink, clock: Clock, tls: ssl.SSLContext | None) -> Opener:
+    """What opens the link once; nothing is opened yet."""
     if link.port is not None and link.serial is not None:
         return SerialOpener(link.port, link.serial, clock=clock, rs485=make_rs485(link.rs485))
     assert link.host is not None  # the model has one of them

@@ -121,4 +121,78 @@ def simulate_modbus(map_file: Path | None, config: Path | None, **options: Any) 
     raise SystemExit(run_modbus(source, **options))
 
 
-COMMANDS: Final[tuple[click.Command, ...]] = (simulate,)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _on_wire(command: F) -> F:
+    """The options that say where a device is, where no configuration does."""
+    for option in reversed(
+        (
+            click.option("--host", metavar="HOST[:PORT]", help="A device that no configuration has."),
+            click.option("--port", metavar="PORT", help="A serial port, such as /dev/ttyUSB0."),
+            click.option("--line", metavar="LINE", help="How it is set, such as 19200-8E1."),
+            click.option("--transport", type=click.Choice(_TRANSPORTS), help="Default: tcp, rtu on a port."),
+            click.option(
+                "--ca", type=_FILE, metavar="FILE", help="With tls: what its certificate comes from."
+            ),
+            click.option("--cert", type=_FILE, metavar="FILE", help="With tls: our certificate."),
+            click.option("--key", type=_FILE, metavar="FILE", help="With tls: its private key."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+_WIRE_OPTIONS: Final = ("host", "port", "line", "transport", "ca", "cert", "key")
+_WIRE_KEYS: Final = {"line": "serial", "key": "key_file"}
+
+
+def _wire(arguments: tuple[str, ...], options: dict[str, Any], rest: str) -> tuple[Any, tuple[str, ...]]:
+    """The wire, and the arguments behind those that name it. Takes its options out of `options`."""
+    from gateway.app.modbus_links import wire_of_config, wire_of_options
+
+    given = {_WIRE_KEYS.get(key, key): options.pop(key) for key in _WIRE_OPTIONS}
+    if any(value is not None for value in given.values()):
+        return wire_of_options(given), arguments
+    if len(arguments) < 2:
+        raise click.UsageError(
+            f"expected DIR LINK{rest} (a link of the configuration in DIR), or --host, or --port"
+        )
+    return wire_of_config(arguments[0], arguments[1]), arguments[2:]
+
+
+@click.command()
+@click.argument("arguments", metavar="[DIR LINK] UNIT [ADDRESS]", nargs=-1)
+@_on_wire
+@click.option("--type", "kind", metavar="TYPE", help="As in a configuration: int16, float32, string …")
+@click.option("--order", default="ABCD", show_default=True, help="Of values of several registers: CDAB …")
+@click.option(
+    "--count", type=click.IntRange(1, 2000), help="How many values; without --type registers or bits."
+)
+@click.option("--length", type=click.IntRange(1, 246), help="Characters of a string, or bits.")
+@click.option("--write", metavar="VALUE", help="Write it, then read it back.")
+@click.option(
+    "--multiple", "is_multiple", is_flag=True, help="Write with function 15 or 16 also a single one."
+)
+@click.option("--pdu", metavar="HEX", help='Any request: function code and data, such as "2b0e0100".')
+@click.option("--timeout", "timeout_ns", type=DURATION, help="Longest wait. Default: the link's, or 1s.")
+@click.option("--yes", "is_sure", is_flag=True, help="Write without asking.")
+def probe(arguments: tuple[str, ...], timeout_ns: int | None, is_sure: bool, **options: Any) -> None:  # noqa: FBT001 - click hands flags over as they are
+    """Read or write one address by hand, over a connection of its own.
+
+    \b
+      gateway probe site plc1 1 hr:100 --type float32 --order CDAB
+      gateway probe --host 10.0.0.12 1 40101 --count 2
+      gateway probe --port /dev/ttyUSB0 --line 9600-8N1 3 --pdu 2b0e0100
+    """
+    from gateway.app.probe.command import probe as run_probe
+    from gateway.app.probe.command import question_of
+
+    wire, rest = _wire(arguments, options, " UNIT [ADDRESS]")
+    if not 1 <= len(rest) <= 2:
+        raise click.UsageError(f"found {len(rest)} arguments behind the link, expected UNIT [ADDRESS]")
+    question = question_of(rest[0], rest[1] if len(rest) == 2 else None, **options)
+    raise SystemExit(run_probe(wire, question, timeout_ns=timeout_ns, is_sure=is_sure))
+
+
+COMMANDS: Final[tuple[click.Command, ...]] = (simulate, probe)
