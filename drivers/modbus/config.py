@@ -29,7 +29,8 @@ class Span(NamedTuple):
         return f"{Address(self.table, self.first)}-{self.last}"
 
 
-def _span(value: object) -> Span:
+def read_span(value: object) -> Span:
+    """`hr:100-110`, `40101-40111` or one address; raises a fault, or ValueError."""
     expected = "a range such as hr:100-110 or 40101-40111, or one address"
     if isinstance(value, Span):
         return value
@@ -48,7 +49,7 @@ def _span(value: object) -> Span:
     return Span(first.table, first.offset, last.offset)
 
 
-SpanField = Annotated[Span, PlainValidator(_span), WithJsonSchema(TEXT_OR_INT)]
+SpanField = Annotated[Span, PlainValidator(read_span), WithJsonSchema(TEXT_OR_INT)]
 
 
 class Watch(Model):

@@ -12,8 +12,8 @@ import click
 
 from gateway.app.backup.places import state_directory
 from gateway.app.importing.formats import FORMATS
-from gateway.app.service_cli import service
 from gateway.app.modbus_cli import COMMANDS as MODBUS_COMMANDS
+from gateway.app.service_cli import service
 from gateway.core.errors import ConfigError, GatewayError
 
 EXIT_CONFIG: Final = 78  # EX_CONFIG of sysexits.h; the unit file tells systemd not to restart on it

@@ -195,4 +195,45 @@ def probe(arguments: tuple[str, ...], timeout_ns: int | None, is_sure: bool, **o
     raise SystemExit(run_probe(wire, question, timeout_ns=timeout_ns, is_sure=is_sure))
 
 
-COMMANDS: Final[tuple[click.Command, ...]] = (simulate, probe)
+@click.group()
+def scan() -> None:
+    """Look at a wire: what is there, without writing anything."""
+
+
+@scan.command("modbus")
+@click.argument("arguments", metavar="[DIR LINK]", nargs=-1)
+@_on_wire
+@click.option("--units", metavar="RANGES", help="Which units to ask, such as 1-32,100. Default: 1-247.")
+@click.option(
+    "--range", "ranges", metavar="RANGE", multiple=True, help="Addresses, such as hr:0-65535 or 40001-40500."
+)
+@click.option(
+    "--step", type=click.IntRange(1, 125), default=8, show_default=True, help="1 finds also lone registers."
+)
+@click.option("--timeout", "timeout_ns", type=DURATION, help="Longest wait for an answer. Default: 300ms.")
+@click.option(
+    "--pause", "pause_ns", type=DURATION, help="Between two requests. Default: 20ms on a serial port."
+)
+@click.option(
+    "--requests", type=click.IntRange(1, 10**6), default=3000, show_default=True, help="Most, for each unit."
+)
+@click.option(
+    "--for", "for_ns", type=DURATION, default="60s", show_default=True, help="Longest time for each unit."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Where the draft goes instead of here."
+)
+def scan_modbus(arguments: tuple[str, ...], **options: Any) -> None:
+    """Find units that answer and what of them can be read; print a draft configuration.
+
+    Never writes to a device: functions 1 to 4, 17 and 43/14 only. Progress goes to standard error.
+    """
+    from gateway.app.scan.command import scan as run_scan
+
+    wire, rest = _wire(arguments, options, "")
+    if rest:
+        raise click.UsageError(f"found {rest[0]!r} behind the link, expected nothing")
+    raise SystemExit(run_scan(wire, **options))
+
+
+COMMANDS: Final[tuple[click.Command, ...]] = (simulate, scan, probe)

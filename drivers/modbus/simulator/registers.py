@@ -44,7 +44,7 @@ class Item:
 class _Sheet:
     """One table: an item of it is a byte (a bit) or two (a register)."""
 
-    def __init__(self, table: Table, items: Iterable[Item]) -> None:
+    def __init__(self, table: Table, items: Iterable[Item], filled: Iterable[tuple[int, int]]) -> None:
         self.items: Final = sorted(items, key=lambda item: item.start)
         self.starts: Final = [item.start for item in self.items]
         self.size: Final = max((item.end for item in self.items), default=0)
@@ -52,6 +52,8 @@ class _Sheet:
         self.data: Final = bytearray(self.size * self.width)
         self.is_there: Final = bytearray(self.size)
         self.is_writable: Final = bytearray(self.size)
+        for start, end in filled:
+            self.is_there[start:end] = b"\1" * (min(end, self.size) - start)
         for item in self.items:
             one = b"\1" * (item.end - item.start)
             self.is_there[item.start : item.end] = one
@@ -68,14 +70,27 @@ class Registers:
     """One unit. Addresses outside its map are refused, as devices do; holes may be filled with zeros."""
 
     def __init__(
-        self, items: Iterable[Item], *, second: Callable[[], float], fills_holes: bool = False
+        self,
+        items: Iterable[Item],
+        *,
+        second: Callable[[], float],
+        fills_holes: bool = False,
+        filled: Iterable[tuple[Table, int, int]] = (),
     ) -> None:
-        """`second()`: how long it lives, in steps, so that what is read together fits together."""
-        given = list(items)
+        """`second()`: how long it lives, in steps, so that what is read together fits together.
+
+        `filled`: spans (table, start, end) in which what no item has reads as 0.
+        """
+        given, spans = list(items), list(filled)
         self.items: Final = {item.point.name: item for item in given}
         self._second: Final = second
         self._sheets: Final = {
-            table: _Sheet(table, [item for item in given if item.table is table]) for table in Table
+            table: _Sheet(
+                table,
+                [item for item in given if item.table is table],
+                [(start, end) for where, start, end in spans if where is table],
+            )
+            for table in Table
         }
         if fills_holes:
             for sheet in self._sheets.values():

@@ -155,8 +155,9 @@ class Server:
             await asyncio.sleep(0)  # by then it is bound, or knows why not
             if listener.bound is None:
                 serving.cancel()
-                raise LinkError(listener.last_error)
-            ready()
+            else:
+                ready()
+        raise LinkError(listener.last_error)  # it would listen until it is cancelled
 
     async def _keep_line(self, ready: Callable[[], None]) -> None:
         place = self.place
@@ -174,7 +175,7 @@ class Server:
                     await asyncio.sleep(0.01)
                 if not owner.was_up:
                     keeping.cancel()
-                    raise LinkError(f"{place.serial_port}: {endpoint.last_error}")
+            raise LinkError(f"{place.serial_port}: {endpoint.last_error}")  # as above
         finally:
             if self._pty is not None:
                 self._pty.close()

@@ -11,6 +11,7 @@ from drivers.modbus.wire import mbap
 from drivers.modbus.wire.line import Mode
 from drivers.modbus.wire.pdu import EXCEPTION_FLAG
 from drivers.modbus.wire.server import Indication
+from gateway.core.errors import RemoteProtocolError
 from gateway.core.session import Address, Session
 
 WAITING_MAX: Final = 1024  # answers, or pieces of them, that go out later; more are dropped
@@ -37,33 +38,42 @@ class FaultySession:
         self._close: Final = close
         self._waiting: list[tuple[int, int, bytes]] = []  # (when, order, bytes), at most WAITING_MAX
         self._order = 0
+        self._garbage = ""  # what was wrong with what came
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[Indication]:
-        """As the session's."""
-        return self._inner.receive(data, now_ns, source)
+        """As the session's; behind garbage nothing is taken, and what came before it is answered first."""
+        if self._garbage:
+            return []
+        try:
+            return self._inner.receive(data, now_ns, source)
+        except RemoteProtocolError as error:
+            self._put_off(self._inner.to_send(now_ns), now_ns)
+            if not self._waiting:
+                raise
+            self._garbage = str(error)
+            return []
 
     def to_send(self, now_ns: int) -> list[bytes]:
         """The session's answers, spoiled."""
         frames = self._inner.to_send(now_ns)
         if not self._waiting and not self._faults.rules:
             return frames
-        for frame in frames:
-            for when_ns, data in self._spoiled(frame, now_ns):
-                if len(self._waiting) < WAITING_MAX:
-                    self._order += 1
-                    insort(self._waiting, (when_ns, self._order, data))
+        self._put_off(frames, now_ns)
         out: list[bytes] = []
         while self._waiting and self._waiting[0][0] <= now_ns:
             out.append(self._waiting.pop(0)[2])
         return out
 
     def sent(self, now_ns: int) -> list[Indication]:
-        """As the session's."""
+        """As the session's. Closes the connection that ended in garbage."""
+        if self._garbage and not self._waiting:
+            self._close(self._garbage)
         return self._inner.sent(now_ns)
 
     def lost(self, now_ns: int) -> list[Indication]:
         """As the session's; what waited is forgotten."""
         self._waiting.clear()
+        self._garbage = ""
         return self._inner.lost(now_ns)
 
     def deadline_ns(self) -> int | None:
@@ -75,6 +85,13 @@ class FaultySession:
         """As the session's; call `to_send` after it."""
         inner_ns = self._inner.deadline_ns()
         return self._inner.on_deadline(now_ns) if inner_ns is not None and inner_ns <= now_ns else []
+
+    def _put_off(self, frames: list[bytes], now_ns: int) -> None:
+        for frame in frames:
+            for when_ns, data in self._spoiled(frame, now_ns):
+                if len(self._waiting) < WAITING_MAX:
+                    self._order += 1
+                    insort(self._waiting, (when_ns, self._order, data))
 
     def _spoiled(self, frame: bytes, now_ns: int) -> list[tuple[int, bytes]]:
         unit, pdu = self._parse(frame)

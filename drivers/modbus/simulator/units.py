@@ -88,8 +88,12 @@ def make_units(
         if model.unit in units:
             found = f"unit {model.unit} as {names[model.unit]} and as {device.name}"
             raise ConfigError(f"{device.name}: found {found}, expected one device for each unit of a link")
-        items = _items(device, model, seed=seed, start_ns=start_ns)
-        units[model.unit] = Registers(items, second=second, fills_holes=fills_holes)
+        units[model.unit] = Registers(
+            _items(device, model, seed=seed, start_ns=start_ns),
+            second=second,
+            fills_holes=fills_holes,
+            filled=_read_together(device),
+        )
         names[model.unit] = device.name
     return Units(units, names)
 
@@ -121,6 +125,15 @@ def _items(device: DeviceSpec, model: ModbusDevice, *, seed: int, start_ns: int)
     for table, register in powers.keys() - shown:
         items.append(_factor(device.name, table, register, powers[table, register]))
     return items
+
+
+def _read_together(device: DeviceSpec) -> Iterable[tuple[Table, int, int]]:
+    """A value and its scale factor are read in one request: a device has what lies between them."""
+    for spec in device.tags.values():
+        tag = _tag(spec)
+        field = tag.field()
+        if isinstance(field.scale, ScalePower):
+            yield tag.at.table, field.first, field.first + field.extent
 
 
 def _tag(spec: TagSpec) -> ModbusTag:

@@ -113,17 +113,17 @@ class PlantRegisters:
             }
         )
         self._meter: Final = Unit({})
-        self._units: Final = {1: self._boiler, 2: self._tank, 3: self._meter}
+        self.units: Final = {1: self._boiler, 2: self._tank, 3: self._meter}
 
     # drivers.modbus.wire.model.DataModel
 
     def has_unit(self, unit: int) -> bool:
         """Units 1, 2 and 3."""
-        return unit in self._units
+        return unit in self.units
 
     def read_bits(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
         """Packed from the least significant bit."""
-        bits = self._units[unit].read(table, start, count)
+        bits = self.units[unit].read(table, start, count)
         if isinstance(bits, ExceptionCode):
             return bits
         packed = sum(bit << position for position, bit in enumerate(bits))
@@ -131,7 +131,7 @@ class PlantRegisters:
 
     def read_registers(self, unit: int, table: Table, start: int, count: int) -> bytes | ExceptionCode:
         """Two bytes each, high byte first."""
-        registers = self._units[unit].read(table, start, count)
+        registers = self.units[unit].read(table, start, count)
         if isinstance(registers, ExceptionCode):
             return registers
         return struct.pack(f">{count}H", *registers)
@@ -139,12 +139,12 @@ class PlantRegisters:
     def write_bits(self, unit: int, start: int, count: int, data: bytes) -> ExceptionCode | None:
         """Coils, packed from the least significant bit."""
         packed = int.from_bytes(data, "little")
-        return self._units[unit].write(Table.COILS, start, [packed >> bit & 1 for bit in range(count)])
+        return self.units[unit].write(Table.COILS, start, [packed >> bit & 1 for bit in range(count)])
 
     def write_registers(self, unit: int, start: int, data: bytes) -> ExceptionCode | None:
         """Holding registers."""
         values = struct.unpack(f">{len(data) // 2}H", data)
-        return self._units[unit].write(Table.HOLDING_REGISTERS, start, values)
+        return self.units[unit].write(Table.HOLDING_REGISTERS, start, values)
 
     # The plant's side
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -119,6 +120,7 @@ def run_modbus(
     )
     links = simulated(modbus_links(load_map(source), link), options)
     rules = [read_fault(text) for text in faults]
+    logging.getLogger("gateway").addHandler(logging.NullHandler())  # what matters is on the screen
     for_s = None if for_ns is None else for_ns / 1e9
     return run_loop(simulate(links, faults=rules, seed=seed, fills_holes=fills_holes, for_s=for_s))
 
