@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.system.process import Background, Gateway, Plant, no_tracebacks
+from tests.system.plant import Plant
+from tests.system.process import Gateway, no_tracebacks
+from tests.system.waiting import Background
 
 
 @pytest.fixture

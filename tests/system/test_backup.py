@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from tests.peers import mosquitto, require
-from tests.system.process import ROOT, Background, Gateway, PahoListener, Plant, Wire, dump_journal, until
+from tests.system.listeners import PahoListener
+from tests.system.plant import Plant
+from tests.system.process import Gateway, dump_journal
 from tests.system.test_delivery import account, check_against, site
+from tests.system.waiting import ROOT, Background, until
+from tests.system.wire import Wire
 
 UNITS = 8
 COMMITTED_MIN = 400

@@ -10,16 +10,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.peers import Broker, mosquitto, require
-from tests.system.process import (
-    Background,
-    Gateway,
-    Heard,
-    PahoListener,
-    Plant,
-    counting_tags,
-    no_tracebacks,
-    until,
-)
+from tests.system.listeners import Heard, PahoListener
+from tests.system.plant import Plant, counting_tags
+from tests.system.process import Gateway, no_tracebacks
+from tests.system.waiting import Background, until
 
 WRITABLE: dict[str, Any] = {
     "sp": {"at": "hr:100", "type": "int16", "write": {"min": 0, "max": 3000, "verify": "readback"}},

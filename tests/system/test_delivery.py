@@ -11,23 +11,11 @@ import msgspec
 import pytest
 
 from tests.peers import Broker, mosquitto, require
-from tests.system.process import (
-    READY_S,
-    VALUES,
-    Background,
-    Gateway,
-    Listener,
-    PahoListener,
-    Plant,
-    Stored,
-    Wire,
-    WireListener,
-    counting_tags,
-    dump_journal,
-    seeded_cuts,
-    until,
-    wrong_values,
-)
+from tests.system.listeners import Listener, PahoListener, WireListener
+from tests.system.plant import VALUES, Plant, counting_tags, wrong_values
+from tests.system.process import Gateway, Stored, dump_journal
+from tests.system.waiting import READY_S, Background, until
+from tests.system.wire import Wire, seeded_cuts
 
 DEVICES = 12
 MESSAGES_MIN = 10_000

@@ -11,16 +11,11 @@ from typing import Any
 import pytest
 
 from tests.peers import in_ci, mosquitto, require
-from tests.system.process import (
-    Background,
-    Gateway,
-    PahoListener,
-    Plant,
-    Wire,
-    counting_tags,
-    dump_journal,
-    until,
-)
+from tests.system.listeners import PahoListener
+from tests.system.plant import Plant, counting_tags
+from tests.system.process import Gateway, dump_journal
+from tests.system.waiting import Background, until
+from tests.system.wire import Wire
 
 DISK_BYTES = 3 << 20
 

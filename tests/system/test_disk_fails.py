@@ -15,8 +15,12 @@ from pathlib import Path
 import pytest
 
 from tests.peers import in_ci, mosquitto, require
-from tests.system.process import Background, Gateway, PahoListener, Plant, Wire, dump_journal, until
+from tests.system.listeners import PahoListener
+from tests.system.plant import Plant
+from tests.system.process import Gateway, dump_journal
 from tests.system.test_delivery import account, check_against, site
+from tests.system.waiting import Background, until
+from tests.system.wire import Wire
 
 DISK_BYTES = 64 << 20
 EXT4_IOC_SHUTDOWN = 2 << 30 | 4 << 16 | ord("X") << 8 | 125  # _IOR('X', 125, __u32), linux/fs/ext4/ext4.h

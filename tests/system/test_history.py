@@ -14,7 +14,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.system.process import ROOT, Gateway, Plant, counting_tags, until
+from tests.system.plant import Plant, counting_tags
+from tests.system.process import Gateway
+from tests.system.waiting import ROOT, until
 
 pytestmark = pytest.mark.kills
 

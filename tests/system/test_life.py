@@ -12,16 +12,11 @@ from typing import Any
 import pytest
 
 from tests.peers import mosquitto, require
-from tests.system.process import (
-    LOOPBACK,
-    Background,
-    Gateway,
-    PahoListener,
-    Plant,
-    Wire,
-    counting_tags,
-    until,
-)
+from tests.system.listeners import PahoListener
+from tests.system.plant import Plant, counting_tags
+from tests.system.process import Gateway
+from tests.system.waiting import LOOPBACK, Background, until
+from tests.system.wire import Wire
 
 STATUS = "gateway/gw/status"
 

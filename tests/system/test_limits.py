@@ -14,7 +14,9 @@ from urllib.request import urlopen
 import pytest
 
 from tests.limits import bounds
-from tests.system.process import LOOPBACK, READY_S, ROOT, STOP_S, Gateway, Plant, counting_tags, until
+from tests.system.plant import Plant, counting_tags
+from tests.system.process import Gateway
+from tests.system.waiting import LOOPBACK, READY_S, ROOT, STOP_S, until
 
 
 def free_port() -> int:

@@ -13,16 +13,11 @@ from typing import Any
 import pytest
 
 from tests.peers import Broker, mosquitto, require
-from tests.system.process import (
-    Background,
-    Gateway,
-    PahoListener,
-    Plant,
-    Wire,
-    counting_tags,
-    until,
-    wrong_values,
-)
+from tests.system.listeners import PahoListener
+from tests.system.plant import Plant, counting_tags, wrong_values
+from tests.system.process import Gateway
+from tests.system.waiting import Background, until
+from tests.system.wire import Wire
 
 
 def site(plant: Plant, port: int, **changes: Any) -> dict[str, Any]:

@@ -13,7 +13,9 @@ from pymodbus.client import ModbusTcpClient
 
 from drivers.modbus.wire.pdu import Table
 from tests.peers import LOOPBACK, require
-from tests.system.process import Gateway, Plant, until
+from tests.system.plant import Plant
+from tests.system.process import Gateway
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.interop, pytest.mark.kills]
 

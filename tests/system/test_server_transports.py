@@ -18,7 +18,9 @@ from drivers.modbus.wire import rtu
 from drivers.modbus.wire.pdu import Table
 from tests.certificates import Authority
 from tests.peers import LOOPBACK, require
-from tests.system.process import Gateway, Plant, until
+from tests.system.plant import Plant
+from tests.system.process import Gateway
+from tests.system.waiting import until
 
 pytestmark = [pytest.mark.interop, pytest.mark.kills]
 

@@ -10,7 +10,9 @@ import pytest
 
 from tests.certificates import Authority
 from tests.peers import mosquitto, require
-from tests.system.process import Background, Gateway, Plant, counting_tags, until
+from tests.system.plant import Plant, counting_tags
+from tests.system.process import Gateway
+from tests.system.waiting import Background, until
 
 
 def site(plant: Plant, port: int, **tls: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.process import ROOT
+from tests.system.waiting import ROOT
 
 
 def gateway(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

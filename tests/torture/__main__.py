@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gateway.config.values import duration_ns
 from tests.peers import mosquitto
-from tests.system.process import ROOT, Background
+from tests.system.waiting import ROOT, Background
 from tests.torture.kills import BROKER, Campaign
 from tests.torture.soak import soak
 

@@ -12,7 +12,8 @@ import msgspec
 import paho.mqtt.client as paho
 
 from examples.deduplicate import Deduplicator
-from tests.system.process import VALUES, Heard, PahoListener, Plant, wrong_values
+from tests.system.listeners import Heard, PahoListener
+from tests.system.plant import VALUES, Plant, wrong_values
 
 FAULTS_KEPT: Final = 20  # said in words; all are counted
 GATEWAY: Final = "gw"

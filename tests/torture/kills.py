@@ -24,17 +24,11 @@ from gateway.disk.filesystem import RealFileSystem
 from gateway.journal.inspection import look
 from gateway.journal.reader import Record
 from tests.peers import Broker
-from tests.system.process import (
-    Background,
-    Gateway,
-    PahoListener,
-    Plant,
-    Wire,
-    counting_tags,
-    no_tracebacks,
-    until,
-    wrong_values,
-)
+from tests.system.listeners import PahoListener
+from tests.system.plant import Plant, counting_tags, wrong_values
+from tests.system.process import Gateway, no_tracebacks
+from tests.system.waiting import Background, until
+from tests.system.wire import Wire
 from tests.torture.judge import GATEWAY, Judge
 from tests.torture.marks import Mark, Marks
 

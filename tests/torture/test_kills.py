@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.peers import mosquitto, require
-from tests.system.process import Background
+from tests.system.waiting import Background
 from tests.torture.kills import BROKER, Campaign, Point
 
 KILLS = 10
