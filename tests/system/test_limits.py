@@ -31,7 +31,11 @@ def site(plant: Plant, http: int = 0) -> dict[str, object]:
         "version": 1,
         "gateway": {"name": "gw"},
         "http": {"listen": f"{LOOPBACK}:{http}"},
-        "links": {"plc": {"driver": "modbus", "host": f"{LOOPBACK}:{plant.port}"}},
+        "links": {
+            "plc": {"driver": "modbus", "host": f"{LOOPBACK}:{plant.port}"},
+            "hmi": {"driver": "modbus", "role": "server", "listen": f"{LOOPBACK}:0"},
+        },
+        "expose": [{"link": "hmi", "unit": 1, "points": {"d1/count": {"at": "hr:1", "type": "uint32"}}}],
         "scan": {"fast": "20ms"},
         "devices": {"d1": {"link": "plc", "unit": 1, "tags": counting_tags("fast")}},
         "uplinks": {"broker": {"kind": "mqtt", "url": f"mqtt://{LOOPBACK}:{free_port()}"}},

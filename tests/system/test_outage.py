@@ -183,10 +183,21 @@ def test_a_rule_that_spills_writes_only_what_the_broker_does_not_acknowledge(
         gateway = make_gateway(config)
         gateway.start()
         gateway.await_connected()
-        until(lambda: len(listener.on("plant/d1")) > 40, "values")
-        assert gateway.metric("gateway_spool_held_spilled_records_total") == 0
+
+        def spilled() -> float:
+            return gateway.metric("gateway_spool_held_spilled_records_total")
+
+        def is_disk_at_rest() -> bool:
+            """Over forty values, however slow the machine was before."""
+            before, seen = spilled(), len(listener.on("plant/d1"))
+            until(lambda: len(listener.on("plant/d1")) > seen + 40, "values")
+            return spilled() == before
+
+        until(is_disk_at_rest, "the disk to rest while the broker keeps up")
+        before = spilled()
         wire.stop()
-        until(lambda: gateway.metric("gateway_spool_held_spilled_records_total") > 20, "values on disk")
+        until(lambda: spilled() > before + 20, "values on disk")
+        heard = len(listener.on("plant/d1"))
         assert gateway.status()["journal"]["spilled_records_total"] > 20
         gateway.kill()  # what is on disk survives it, what was in memory does not
         wire.start()
@@ -209,7 +220,10 @@ def test_a_rule_that_spills_writes_only_what_the_broker_does_not_acknowledge(
             numbers = sorted(one["n"] for one in found if one["e"] == epoch)
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert len(epochs) >= 2
-        assert len([one for one in found if one["e"] == epochs[0]]) > 60
+        first = {one["n"] for one in found if one["e"] == epochs[0]}
+        assert (
+            len(first) > heard + 10
+        )  # some of the twenty may have been heard though nobody acknowledged them
 
 
 @pytest.mark.interop
