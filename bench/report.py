@@ -94,6 +94,28 @@ RULES = (
     _Rule("RSS, 10,000 tags at 1 s", "10k tags 1s", _of("10k tags 1s", lambda row: row.rss_mb), 85.0, "MB"),
     _Rule("end to end p99, 10,000 tags at 1 s", "10k tags 1s", _of("10k tags 1s", _p99), 10.0, "ms"),
     _Rule("command to write p99, less one fdatasync", "commands", _of("commands", _command_p99), 5.0, "ms"),
+    _Rule("Modbus client, CPU per read of 120 registers", "modbus client",
+          _of("modbus client", _extra("client us")), 45.0, "us"),
+    _Rule("Modbus client, pymodbus' CPU against ours, one by one", "modbus client",
+          _of("modbus client", _extra("pymodbus x")), 4.0, "x", is_at_most=False),
+    _Rule("Modbus client, the same with 8 devices", "modbus client",
+          _of("modbus client", _extra("pymodbus 8 x")), 4.0, "x", is_at_most=False),
+    _Rule("Modbus decoding, unchanged, per tag", "modbus decode",
+          _of("modbus decode", _extra("unchanged us")), 0.1, "us"),
+    _Rule("Modbus decoding, scaling and deadband, per tag", "modbus decode",
+          _of("modbus decode", _extra("scaled us")), 0.3, "us"),
+    _Rule("Modbus server, requests/CPU s, vs pymodbus", "modbus server",
+          _of("modbus server", _extra("server x")), 5.0, "x", is_at_most=False),
+    _Rule("Modbus server, the same, pymodbus on asyncio's loop", "modbus server",
+          _of("modbus server", _extra("server asyncio x")), 5.0, "x", is_at_most=False),
+    _Rule("Modbus server, values changing, vs pymodbus", "modbus server",
+          _of("modbus server", _extra("server moving x")), 5.0, "x", is_at_most=False),
+    _Rule("RTU framer, frames", "rtu framer",
+          _of("rtu framer", _extra("rtu frames")), 2.0, "MB/s", is_at_most=False),
+    _Rule("RTU framer, the worst noise", "rtu framer",
+          _of("rtu framer", _extra("rtu worst")), 2.0, "MB/s", is_at_most=False),
+    _Rule("RTU framer, rate on half as much noise", "rtu framer",
+          _of("rtu framer", _extra("rtu linear")), 1.3, "x"),
     _Rule("journal, groups of 20 in a row, vs bare disk", "journal",
           _of("journal", _extra("ratio 20")), 1.3, "x"),
     _Rule("replay, null uplink", "replay", _of("replay", _points), 500_000, "points/s", is_at_most=False),
@@ -188,7 +210,7 @@ def table(rows: Rows, goals: list[Goal], *, failed: Mapping[str, str], machine: 
 
 
 WIDTHS = (14, 13, 13, 9, 10, 8, 7, 8, 8)
-GOAL_WIDTHS = (52, 18, 18, 8)
+GOAL_WIDTHS = (56, 18, 18, 8)
 
 
 def _line(cells: tuple[str, ...], widths: tuple[int, ...]) -> str:

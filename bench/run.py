@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import durable
+from bench import durable, modbus
 from bench.features import features
 from bench.formula import Mode
 from bench.report import Goal, judge, table
@@ -58,6 +58,10 @@ def rows(programs: Programs, folder: Path, plan: Plan) -> dict[str, Callable[[],
             mode=Mode.ALL,
             commands=plan.commands,
         ),
+        "modbus client": lambda: modbus.client(programs, folder, plan),
+        "modbus decode": lambda: modbus.decoding(folder, plan),
+        "modbus server": lambda: modbus.server(programs, folder, plan),
+        "rtu framer": lambda: modbus.framing(folder, plan),
         "journal": lambda: durable.commits(folder, plan),
         "replay": lambda: durable.replay(folder, plan),
         "start-up": lambda: durable.start_up(programs, folder, plan),

@@ -30,6 +30,7 @@ class SiteSpec(msgspec.Struct, frozen=True, kw_only=True):
     is_writable: bool = False  # one set-point per device, and the rule for its commands
     buffer: str = ""  # of the rule, where its own would not do
     journal_max: str = ""  # of the disk, likewise
+    serve_port: int = 0  # where the first device shows as registers of a server; 0 for nowhere
 
 
 def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqtt_port: int) -> Path:
@@ -46,6 +47,11 @@ def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqt
         *(
             f'  plant{number}: {{driver: modbus, host: "127.0.0.1:{port}", max_in_flight: {spec.in_flight}}}'
             for number, port in enumerate(modbus_ports)
+        ),
+        *(
+            [f'  front: {{driver: modbus, role: server, listen: "127.0.0.1:{spec.serve_port}"}}']
+            if spec.serve_port
+            else []
         ),
         "templates:",
         "  unit:",
@@ -69,6 +75,11 @@ def write_site(folder: Path, spec: SiteSpec, *, modbus_ports: Sequence[int], mqt
         "publish:",
         f'  - {{match: "*/r*", uplink: broker, topic: "{spec.topics.value}"{buffer}}}',
     ]
+    if spec.serve_port:
+        lines += [
+            "expose:",
+            '  - {link: front, unit: 1, points: {"dev001/*": {at: "hr:0", type: uint16, stride: 1}}}',
+        ]
     if spec.is_writable:
         lines += [
             "commands:",

@@ -156,12 +156,11 @@ class Sheet:
         if end > self._size:
             return ExceptionCode.ILLEGAL_DATA_ADDRESS
         self._look(start, end, look, now_ns)
-        states = self._states[start:end]
-        if not min(states):
-            return ExceptionCode.ILLEGAL_DATA_ADDRESS
-        worst = max(states)
-        if worst > _SHOWN:
-            return ExceptionCode(worst >> _CODE_SHIFT)
+        if self._states.count(_SHOWN, start, end) != count:
+            states = self._states[start:end]
+            if not min(states):
+                return ExceptionCode.ILLEGAL_DATA_ADDRESS
+            return ExceptionCode(max(states) >> _CODE_SHIFT)
         return self._data[start * self._width : end * self._width]
 
     def _look(self, start: int, end: int, look: Look, now_ns: int) -> None:

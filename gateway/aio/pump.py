@@ -94,6 +94,7 @@ class Pump(asyncio.Protocol):
         self.error: Exception | None = None
         self._owner = owner
         self._session = owner.session
+        self._is_drain_looked_for = not getattr(owner.session, "ignores_sent", False)
         self._clock = clock
         self._loop = loop
         self._traffic = traffic
@@ -269,7 +270,7 @@ class Pump(asyncio.Protocol):
                     data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
                     self._traffic.bytes_sent += len(data)
                     transport.write(data)
-                if not self._is_drain_due:
+                if self._is_drain_looked_for and not self._is_drain_due:
                     self._is_drain_due = True
                     self._loop.call_soon(self._look_drained)
         self._alarm.set(self._session.deadline_ns())  # also of a peer that takes nothing

@@ -13,6 +13,9 @@ class Session(Protocol[EventT]):
 
     Raises `RemoteProtocolError` from `receive` when the peer broke the protocol beyond repair (the owner
     drops the link) and `LocalProtocolError` from its own verbs when the caller did.
+
+    One that has `ignores_sent = True` is not told when the wire has drained: to look for that costs a turn of
+    the loop for each thing that goes out.
     """
 
     def receive(self, data: bytes, now_ns: int, source: Address | None = None) -> list[EventT]:

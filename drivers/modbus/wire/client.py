@@ -153,6 +153,8 @@ class ClientSession:
     quarantine until the connection ends, so that a late answer can never meet a later request.
     """
 
+    ignores_sent: Final = True
+
     def __init__(
         self, *, max_in_flight: int = 1, first_transaction: int = 1, has_datagrams: bool = False
     ) -> None:

@@ -83,6 +83,8 @@ def _may_repeat(expected: Expected) -> bool:
 class LineClientSession:
     """One line, any number of slaves; the verbs of `ClientSession`, so that a driver sees no difference."""
 
+    ignores_sent: Final = True
+
     def __init__(self, *, mode: Mode, timing: Timing, has_echo: bool = False) -> None:
         """`has_echo`: the adapter returns what is sent, see `line.Echo`."""
         self.counters: Final = Counters()

@@ -55,6 +55,8 @@ class _Slot(msgspec.Struct, gc=False):
 class LineServerSession:
     """The slaves of this gateway on one line. `counters.late`: answers dropped because the line went on."""
 
+    ignores_sent: Final = True
+
     def __init__(
         self,
         station: Station,

@@ -49,6 +49,8 @@ class ServerSession:
     close this connection, no other is touched. Answers to what came before are still in `to_send`.
     """
 
+    ignores_sent: Final = True
+
     def __init__(
         self,
         responder: Answers,
