@@ -13,7 +13,7 @@ import pytest
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Point, Value, ValueType
 from gateway.core.quality import BAD, COMM_LOST, UNCERTAIN
-from gateway.uplink.mqtt.wire.events import Message, Subscribed
+from gateway.uplink.mqtt.wire.events import Message, RoundTrip, Subscribed
 from gateway.uplink.mqtt.wire.packets import Subscription, Will
 from gateway.uplink.mqtt.wire.reasons import ReasonCode
 from gateway.uplink.mqtt.wire.settings import Settings
@@ -71,9 +71,8 @@ class Link:
 
     def round_trip(self) -> None:
         """An answer of the broker to what was sent behind everything else: it took all of it."""
-        again = [Subscription(filter=self.node.subscriptions()[0], qos=1)]
-        self.pump.session.subscribe(again, self.pump.now_ns())
-        self.pump.until_event(Subscribed)
+        assert self.pump.session.round_trip("behind it all", self.pump.now_ns())
+        assert self.pump.until_event(RoundTrip).token == "behind it all"
 
     def publish(self, outgoing: Iterable[Outgoing | None]) -> None:
         for topic, payload in filter(None, outgoing):

@@ -36,6 +36,31 @@ _FLAGS: Final[dict[PacketType, int]] = {
 }
 
 
+FIXED_HEADER_BYTES_MAX: Final = 5  # MQTT 5.0 §2.1.1
+
+
+def extent(data: bytes, position: int) -> tuple[int, int]:
+    """(bytes of its fixed header, Remaining Length) of the packet at `position`.
+
+    The length is -1 while the header, of which that many bytes are there, is not whole.
+    """
+    length, shift, at = 0, 0, position + 1
+    while at < len(data):
+        byte = data[at]
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+        if byte < 0x80:
+            return at - position, length
+        if at - position == FIXED_HEADER_BYTES_MAX:
+            raise malformed(
+                "fixed header (MQTT 5.0 section 2.1.4)",
+                found="a Remaining Length of five bytes",
+                expected="at most 4 (is this an MQTT broker?)",
+            )
+    return at - position, -1
+
+
 def decode(first: int, body: bytes, version: Version) -> Packet:
     """One control packet: its first byte, and what follows its Remaining Length."""
     try:

@@ -108,6 +108,12 @@ class Disconnected(msgspec.Struct, frozen=True, kw_only=True):
     server_reference: str = ""
 
 
+class RoundTrip(msgspec.Struct, frozen=True):
+    """PINGRESP to a `round_trip`: the server, which reads in order, has read every QoS 0 sent before it."""
+
+    token: object
+
+
 class NoResponse(msgspec.Struct, frozen=True, kw_only=True):
     """The server is silent where it owes `expected` (CONNACK, PINGRESP, SUBACK, UNSUBACK); drop the link."""
 
@@ -126,5 +132,6 @@ Event: TypeAlias = (
     | Subscribed
     | Unsubscribed
     | Disconnected
+    | RoundTrip
     | NoResponse
 )

@@ -15,25 +15,27 @@ class KeepAlive:
     response timeout.
     """
 
-    __slots__ = ("_interval_ns", "_pinged_ns", "_received_ns", "_sent_ns", "_timeout_ns")
+    __slots__ = ("_interval_ns", "_pings", "_received_ns", "_sent_ns", "_timeout_ns")
 
     def __init__(self, *, response_timeout_s: float) -> None:
         self._timeout_ns: Final = int(response_timeout_s * NS_PER_S)
         self._interval_ns = 0
         self._sent_ns = 0
         self._received_ns = 0
-        self._pinged_ns: int | None = None
+        # (when, token) of each PINGREQ without its answer: of round trips one, of ours as many as fit in the
+        # response timeout
+        self._pings: list[tuple[int, object]] = []
 
     def start(self, *, keep_alive_s: int, now_ns: int) -> None:
         """The server has accepted us; 0 seconds turns it off."""
         self._interval_ns = keep_alive_s * NS_PER_S
         self._sent_ns = self._received_ns = now_ns
-        self._pinged_ns = None
+        self._pings.clear()
 
     def stop(self) -> None:
         """No link."""
         self._interval_ns = 0
-        self._pinged_ns = None
+        self._pings.clear()
 
     def sent(self, now_ns: int) -> None:
         """Something went out."""
@@ -43,29 +45,33 @@ class KeepAlive:
         """Something came in."""
         self._received_ns = now_ns
 
-    def pinged(self, now_ns: int) -> None:
-        """A PINGREQ was queued. A second one before the answer does not extend the wait."""
+    def pinged(self, now_ns: int, token: object = None) -> None:
+        """A PINGREQ was queued; `token` comes back with its answer."""
         self._sent_ns = now_ns
-        if self._pinged_ns is None:
-            self._pinged_ns = now_ns
+        self._pings.append((now_ns, token))
 
-    def answered(self) -> None:
-        """PINGRESP."""
-        self._pinged_ns = None
+    def answered(self) -> object:
+        """PINGRESP: the token of the oldest PINGREQ without an answer (MQTT 5.0 §3.12.4: one for each)."""
+        return self._pings.pop(0)[1] if self._pings else None
+
+    @property
+    def has_round_trip(self) -> bool:
+        """Whether a PINGREQ with a token waits for its answer."""
+        return any(token is not None for _at, token in self._pings)
 
     def ping_ns(self) -> int | None:
         """When the next PINGREQ is due."""
         if not self._interval_ns:
             return None
-        if self._pinged_ns is not None:
+        if self._pings:
             return self._sent_ns + self._interval_ns
         return min(self._sent_ns, self._received_ns) + self._interval_ns
 
     def dead_ns(self) -> int | None:
         """When the server counts as dead; None while no PINGREQ waits for its answer."""
-        if self._pinged_ns is None:
+        if not self._pings:
             return None
-        return max(self._pinged_ns, self._received_ns) + self._timeout_ns
+        return max(self._pings[0][0], self._received_ns) + self._timeout_ns
 
     def silent_ns(self, now_ns: int) -> int:
         """How long nothing has come in."""

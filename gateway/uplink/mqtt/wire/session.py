@@ -9,7 +9,7 @@ from typing import Final
 from gateway.core.errors import LocalProtocolError
 from gateway.core.session import Address
 from gateway.uplink.mqtt.wire import encode, handshake
-from gateway.uplink.mqtt.wire.decode import decode
+from gateway.uplink.mqtt.wire.decode import decode, extent
 from gateway.uplink.mqtt.wire.events import (
     Acknowledged,
     Connected,
@@ -17,10 +17,11 @@ from gateway.uplink.mqtt.wire.events import (
     Event,
     Message,
     NoResponse,
+    RoundTrip,
     Server,
     Unsent,
 )
-from gateway.uplink.mqtt.wire.fields import Violation, malformed, protocol_error
+from gateway.uplink.mqtt.wire.fields import Violation, protocol_error
 from gateway.uplink.mqtt.wire.incoming import Incoming
 from gateway.uplink.mqtt.wire.keepalive import NS_PER_S, KeepAlive
 from gateway.uplink.mqtt.wire.outgoing import Outgoing
@@ -43,7 +44,6 @@ from gateway.uplink.mqtt.wire.terms import PacketType, Version
 
 _PUBACK: Final = 0x40
 _QOS_2: Final = 0x34
-_FIXED_HEADER_BYTES_MAX: Final = 5  # MQTT 5.0 §2.1.1
 
 
 class State(enum.Enum):
@@ -66,11 +66,10 @@ class ClientSession:
 
     `publish(topic, payload, *, qos, retain, token, properties=b"") -> bool` takes one message, or nothing:
     False while not connected, while what a lost link left is being sent again, or when the window is used up
-    (Receive Maximum of the server, `Settings.in_flight_max`, in 3.1.1 `qos_2_in_flight_max`). The
-    `properties` come from `publish_properties`.
-    The token comes back once, in `Acknowledged`, `Rejected`, `TooLarge` or (QoS 0) `Unsent`; the two refusals
-    that need no server are handed out by the next call that returns events, which `deadline_ns` makes due at
-    once. Raises LocalProtocolError for an ill-formed topic, QoS or property. It is an attribute bound to
+    (Receive Maximum of the server, `Settings.in_flight_max`, in 3.1.1 `qos_2_in_flight_max`). `properties`
+    come from `publish_properties`. The token comes back once, in `Acknowledged`, `Rejected`, `TooLarge` or (QoS
+    0) `Unsent`; the two refusals that need no server are handed out by the next call that returns events, which
+    `deadline_ns` makes due at once. Raises LocalProtocolError for an ill-formed topic, QoS or property. It is an attribute bound to
     `Outgoing.publish`, because one call less matters here.
 
     A server may send at any time whatever fits our limits: `receive` raises `Violation`
@@ -104,9 +103,8 @@ class ClientSession:
         self._settings: Final = settings
         self._version: Final = settings.version
         self._timeout_ns: Final = int(settings.response_timeout_s * NS_PER_S)
-        self._out: Final[
-            list[bytes]
-        ] = []  # bounded by in_flight_max and by what our limits let the server ask
+        # bounded by in_flight_max and by what our limits let the server ask
+        self._out: Final[list[bytes]] = []
         self._events: Final[list[Event]] = []
         self._outgoing: Final = Outgoing(settings, out=self._out, events=self._events)
         self._incoming: Final = Incoming(settings, out=self._out)
@@ -212,6 +210,18 @@ class ClientSession:
         """Queue UNSUBSCRIBE; `Unsubscribed.request` is the number returned. A request dies with its link."""
         self._check_connected("unsubscribe")
         return self._requests.unsubscribe(filters, server=self._server, now_ns=now_ns)
+
+    def round_trip(self, token: object, now_ns: int) -> bool:
+        """Queue PINGREQ; `RoundTrip` comes when the server has read all that was queued before it.
+
+        False, and nothing happens, while one is under way. It dies with its link.
+        """
+        self._check_connected("round_trip")
+        if self._alive.has_round_trip:
+            return False
+        self._out.append(encode.PINGREQ)
+        self._alive.pinged(now_ns, token)
+        return True
 
     def disconnect(
         self, reason: ReasonCode = ReasonCode.SUCCESS, *, session_expiry_s: int | None = None
@@ -358,24 +368,11 @@ class ClientSession:
                 found=f"packet type {data[position] >> 4}",
                 expected="CONNACK (is this an MQTT broker?)",
             )
-        length, shift, at = 0, 0, position + 1
-        while True:
-            if at == len(data):
-                self._need = at - position + 1
-                return 0
-            byte = data[at]
-            length |= (byte & 0x7F) << shift
-            shift += 7
-            at += 1
-            if byte < 0x80:
-                break
-            if at - position == _FIXED_HEADER_BYTES_MAX:
-                raise malformed(
-                    "fixed header (MQTT 5.0 section 2.1.4)",
-                    found="a Remaining Length of five bytes",
-                    expected="at most 4 (is this an MQTT broker?)",
-                )
-        size = at - position + length
+        header, length = extent(data, position)
+        if length < 0:
+            self._need = header + 1
+            return 0
+        size = header + length
         if size > self._settings.maximum_packet_size:
             raise Violation(
                 f"packet type {data[position] >> 4} (MQTT 5.0 section 3.1.2.11.4)",
@@ -386,16 +383,14 @@ class ClientSession:
         if len(data) - position < size:
             self._need = size
             return 0
-        self._take_body(data[position], data[at : position + size], done, now_ns)
+        body = data[position + header : position + size]
+        may_be_old = self._state is State.CONNECTING and self._version is Version.V5
+        refused = handshake.old_refusal(body) if may_be_old else None
+        if refused is not None:
+            self._end(refused)
+        else:
+            self._handle(decode(data[position], body, self._version), done, now_ns)
         return size
-
-    def _take_body(self, first: int, body: bytes, done: list[object], now_ns: int) -> None:
-        if self._state is State.CONNECTING:
-            refused = handshake.old_refusal(body) if self._version is Version.V5 else None
-            if refused is not None:
-                self._end(refused)
-                return
-        self._handle(decode(first, body, self._version), done, now_ns)
 
     def _handle(self, packet: Packet, done: list[object], now_ns: int) -> None:
         match packet:
@@ -406,7 +401,9 @@ class ClientSession:
             case Acknowledgement():
                 self._handle_acknowledgement(packet, done)
             case Pingresp():
-                self._alive.answered()
+                token = self._alive.answered()
+                if token is not None:
+                    self._events.append(RoundTrip(token))
             case Suback() | Unsuback():
                 self._events.append(self._requests.answered(packet))
             case Connack() if self._state is State.CONNECTING:

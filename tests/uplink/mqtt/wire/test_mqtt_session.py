@@ -19,6 +19,7 @@ from gateway.uplink.mqtt.wire.events import (
     NoResponse,
     Refused,
     Rejected,
+    RoundTrip,
     Server,
     Subscribed,
     TooLarge,
@@ -877,6 +878,55 @@ def test_a_slow_server_that_still_sends_is_not_dead() -> None:
     assert script.session.on_deadline(13 * S) == []
     assert script.session.deadline_ns() == 15 * S
     assert script.session.on_deadline(15 * S) == [NoResponse(expected="PINGRESP", waited_ns=3 * S)]
+
+
+def test_a_round_trip_is_a_ping_behind_what_was_published() -> None:
+    """MQTT 5.0 §3.12.4: one PINGRESP for each PINGREQ."""
+    script = Script(keep_alive_s=10, response_timeout_s=3)
+    script.connect()
+    script.publish("a", qos=0)
+    assert script.session.round_trip("behind a", 0)
+    assert [type(packet) for packet in script.out()] == [Publish, Pingreq]
+    assert not script.session.round_trip("another", 0)  # one at a time
+    assert script.out() == []
+    script.drain()
+    assert script.say(Pingresp()) == [RoundTrip("behind a")]
+    assert script.say(Pingresp()) == []  # to nothing that was asked
+    assert script.session.round_trip("another", 0)
+
+
+def test_a_round_trip_is_not_answered_by_the_ping_before_it() -> None:
+    script = Script(keep_alive_s=10, response_timeout_s=3)
+    script.connect()
+    script.session.on_deadline(10 * S)
+    script.now_ns = 11 * S
+    assert script.session.round_trip("mine", 11 * S)
+    assert script.out() == [Pingreq(), Pingreq()]
+    assert script.say(Pingresp()) == []
+    assert script.session.deadline_ns() == 14 * S  # still owed
+    assert script.say(Pingresp()) == [RoundTrip("mine")]
+    assert script.session.deadline_ns() == 21 * S
+
+
+def test_a_round_trip_that_never_ends_is_a_silent_server_also_without_keep_alive() -> None:
+    script = Script(keep_alive_s=0, response_timeout_s=3)
+    script.connect()
+    script.session.round_trip("mine", 1 * S)
+    assert script.session.deadline_ns() == 4 * S
+    assert script.session.on_deadline(4 * S) == [NoResponse(expected="PINGRESP", waited_ns=4 * S)]
+
+
+def test_a_round_trip_dies_with_its_link() -> None:
+    script = Script()
+    with pytest.raises(LocalProtocolError, match="round_trip"):
+        script.session.round_trip("early", 0)
+    script.connect()
+    script.session.round_trip("old", 0)
+    script.lose()
+    script.connect()
+    assert script.say(Pingresp()) == []
+    assert script.session.round_trip("new", 0)
+    assert script.say(Pingresp()) == [RoundTrip("new")]
 
 
 def test_keep_alive_0_never_pings() -> None:
