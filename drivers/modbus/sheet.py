@@ -129,6 +129,10 @@ class Sheet:
         """Points in it."""
         return len(self._items)
 
+    def points(self) -> list[Served]:
+        """What is in it, by address."""
+        return [item.served for item in self._items]
+
     def _lay(self) -> None:
         groups: dict[Layout, _Group] = {}
         for item in self._items:

@@ -105,9 +105,10 @@ class WriteTarget(msgspec.Struct, frozen=True, kw_only=True):
 class Steps:
     """One command on its way to one target."""
 
-    __slots__ = ("_data", "_target")
+    __slots__ = ("_data", "_point", "_target")
 
     def __init__(self, target: WriteTarget, data: bytes) -> None:
+        self._point = target  # also where it is written at a power of ten, by a target of that
         self._target = target
         self._data = data
 
@@ -199,7 +200,7 @@ class Steps:
         return None
 
     def _step(self, request: bytes, deadline_ns: int, *, is_write: bool = True) -> Step:
-        replaces = self._target if is_write and self._target.queue is Queue.LATEST else None
+        replaces = self._point if is_write and self._point.queue is Queue.LATEST else None
         return Step(self._target.unit, request, deadline_ns, replaces)
 
     def _write_pdu(self) -> bytes | None:

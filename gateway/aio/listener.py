@@ -172,7 +172,7 @@ class Listener:
         self._clock: Final = clock
         self._over: Final = over
         self._tls: Final = tls
-        self._limits: Final = limits or Limits()
+        self.limits: Final = limits or Limits()
         self._backoff: Final = backoff or Backoff(first_s=0.5, limit_s=30.0)
         self._said: set[tuple[Refusal, str]] = set()
         self._greeted: set[socket.socket] = set()  # handshakes under way; they count as connections
@@ -185,14 +185,14 @@ class Listener:
     def levels(self) -> tuple[Level, ...]:
         """How many are connected, how many may be, and how many were refused, for whatever reason."""
         depth = len(self.connections) + len(self._greeted)
-        return (CONNECTIONS.at(depth, self._limits.connections_max, sum(self.refused.values())),)
+        return (CONNECTIONS.at(depth, self.limits.connections_max, sum(self.refused.values())),)
 
     async def serve(self) -> None:
         """Take connections until cancelled; then every session sends what it has queued, and closes."""
         near = await self._bind()
         try:
             async with asyncio.TaskGroup() as group:
-                if self._limits.idle_ns:
+                if self.limits.idle_ns:
                     group.create_task(self._watch_idle())
                 if self._over is Over.UDP:
                     server = DatagramServer(near, asyncio.get_running_loop(), self._new_datagram_peer)
@@ -261,7 +261,7 @@ class Listener:
             self._greeted.discard(far)
 
     def _may_enter(self, peer: Peer) -> bool:
-        limits = self._limits
+        limits = self.limits
         if limits.allow and not _is_in(peer.host, limits.allow):
             self._refuse(Refusal.NOT_ALLOWED, peer.host, "")
             return False
@@ -307,7 +307,7 @@ class Listener:
         return self._enter(peer, transport) if self._may_enter(peer) else None
 
     async def _watch_idle(self) -> None:
-        idle_ns = self._limits.idle_ns
+        idle_ns = self.limits.idle_ns
         while True:
             await asyncio.sleep(idle_ns / _LOOKS_A_LIMIT / 1e9)
             now_ns = self._clock.monotonic_ns()

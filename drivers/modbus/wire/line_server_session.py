@@ -142,6 +142,11 @@ class LineServerSession:
             return []
         return self._take(self._echo.held(), is_silent=True)
 
+    @property
+    def has_echo(self) -> bool:
+        """Whether what it sends is expected back."""
+        return self._echo.is_expected
+
     def set_delimiter(self, character: int) -> None:
         """What ends ASCII frames from now on, instead of LF: Application Protocol Specification §6.8.1, 3."""
         if isinstance(self._framer, ascii_.Framer):

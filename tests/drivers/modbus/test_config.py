@@ -17,6 +17,7 @@ from drivers.modbus.field import ORDERS, DataType, Field
 from drivers.modbus.link import ModbusLink
 from drivers.modbus.scale import Scale
 from drivers.modbus.tag import ModbusTag
+from drivers.modbus.transport import make_session
 from drivers.modbus.wire.pdu import Table
 from gateway.core.point import ValueType
 
@@ -187,3 +188,31 @@ def test_any_value_of_any_key_gives_a_tag_or_a_validation_error(value: object, k
         return
     list(one.problems())
     assert isinstance(one.at, Address)
+
+
+def link_faults(**keys: Any) -> list[tuple[str, str]]:
+    """Path and finding of the faults of a link."""
+    link = ModbusLink.model_validate({"driver": "modbus", "host": "10.0.0.1", **keys})
+    return [(".".join(map(str, one.path)), one.found) for one in link.problems()]
+
+
+def test_what_two_keys_of_a_link_say_together_is_checked() -> None:
+    assert link_faults() == link_faults(min_timeout="1s", timeout="1s") == []
+    assert link_faults(min_timeout="2s", timeout="1s") == [("min_timeout", "min_timeout 2s above timeout")]
+    assert link_faults(reconnect={"min": "2s", "max": "1s"}) == [("reconnect", "min 2s above max 1s")]
+    assert link_faults(transport="tls", cert="us.pem") == [("cert", "cert without key_file")]
+
+
+def test_the_echo_of_a_write_is_taken_off_where_it_is_configured_and_only_there() -> None:
+    """A write is answered by its own repetition: without `echo` the echo is the answer."""
+    answered = {}
+    for echo in (False, True):
+        session = make_session(
+            ModbusLink.model_validate(
+                {"driver": "modbus", "host": "10.0.0.1", "transport": "rtu_over_tcp", "echo": echo}
+            )
+        )
+        session.request(1, bytes.fromhex("06 0001 0005"), token=1, timeout_ns=10**9, now_ns=10**12)
+        (frame,) = session.to_send(10**12)
+        answered[echo] = [len(session.receive(frame, 10**12)), len(session.receive(frame, 10**12))]
+    assert answered == {False: [1, 0], True: [0, 1]}

@@ -144,6 +144,29 @@ def test_only_the_latest_of_commands_that_wait_is_sent() -> None:
     driven(LINK % "" + SETPOINT % "queue: latest", script, plc=plc)
 
 
+def test_only_the_latest_is_sent_also_where_the_scale_factor_is_read_first() -> None:
+    plc = Plc()
+    powers = itertools.cycle(
+        (0, 1)
+    )  # another one at each reading: these are commands for one point all the same
+    slow = "devices: {d: {link: plc, unit: 1, tags: {sp: {at: 'hr:5', type: int16, scale: {power: 'hr:22'}, "
+
+    def reply(plc: Plc, request: Request) -> bytes:
+        plc.registers[1][22] = next(powers)
+        return plc.answer(request)
+
+    plc.reply = reply
+
+    async def script(rig: Rig) -> None:
+        await asyncio.sleep(0.5)
+        results = await asyncio.gather(*(rig.command("d/sp", value) for value in (10, 20, 30, 40)))
+        # The last one was still reading its factor when the third had its turn.
+        assert [one.outcome.value for one in results] == ["rejected", "rejected", "sent", "sent"]
+        assert len(plc.requests(6)) == 2
+
+    driven(LINK % "" + slow + "write: {queue: latest}}}}}\n", script, plc=plc)
+
+
 @pytest.mark.parametrize(
     ("lost", "is_done", "outcome", "writes"),
     [
