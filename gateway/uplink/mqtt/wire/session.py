@@ -67,10 +67,10 @@ class ClientSession:
     `publish(topic, payload, *, qos, retain, token, properties=b"") -> bool` takes one message, or nothing:
     False while not connected, while what a lost link left is being sent again, or when the window is used up
     (Receive Maximum of the server, `Settings.in_flight_max`, in 3.1.1 `qos_2_in_flight_max`). `properties`
-    come from `publish_properties`. The token comes back once, in `Acknowledged`, `Rejected`, `TooLarge` or (QoS
-    0) `Unsent`; the two refusals that need no server are handed out by the next call that returns events, which
-    `deadline_ns` makes due at once. Raises LocalProtocolError for an ill-formed topic, QoS or property. It is an attribute bound to
-    `Outgoing.publish`, because one call less matters here.
+    come from `publish_properties`. The token comes back once, in `Acknowledged`, `Rejected`, `TooLarge` or
+    (QoS 0) `Unsent`; the two refusals that need no server are handed out by the next call that returns
+    events, which `deadline_ns` makes due at once. Raises LocalProtocolError for an ill-formed topic, QoS or
+    property. It is an attribute bound to `Outgoing.publish`, because one call less matters here.
 
     A server may send at any time whatever fits our limits: `receive` raises `Violation`
     (a RemoteProtocolError) for everything else. What was understood before it comes with `lost`.
