@@ -154,8 +154,9 @@ def _read(
         found.cuts.append(Cut(path.name, torn.offset, torn.length, torn.after))
         segment.size = segment.committed = segment.planned = torn.offset
     if is_tail and header is not None and segment.format > 1:  # format 1 does not say where a write began
-        holes = [hole for hole in damage if hole.offset >= write_at]
-        damage = [one for one in damage if one.offset < write_at]
+        # What is too short for a record that says nothing stays, and is told as damage.
+        holes = [one for one in damage if one.offset >= write_at and one.length >= record.OVERHEAD_BYTES]
+        damage = [one for one in damage if one not in holes]
         for hole in holes:
             _void(file, hole, salt)
         found.holes.extend(holes)

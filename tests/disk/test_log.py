@@ -225,6 +225,23 @@ def test_a_record_inside_a_damaged_one_is_not_taken_for_one_of_its_own() -> None
     assert (recovered.holes[0].after, recovered.holes[0].before) == ((1, 2), (1, 4))
 
 
+@pytest.mark.parametrize("length", [1, OVERHEAD_BYTES - 1, OVERHEAD_BYTES, OVERHEAD_BYTES + 1])
+def test_a_hole_of_any_length_in_the_last_write_costs_nothing_behind_it(length: int) -> None:
+    disk = FaultyFileSystem()
+    log, _, _ = opened(disk)
+    add(log, 1)
+    end_of_first = log.segments()[0].size
+    add(log, 2)
+    log.close()
+    (inode,) = disk.entries.values()
+    inode.content[end_of_first:end_of_first] = b"?" * length
+    for _ in range(2):
+        log, seen, found = opened(disk)
+        assert seqs(seen) == [1, 2]
+        assert len(found.holes) + len(found.damage) <= 1
+    assert seqs(read_all(disk, log)[0]) == [1, 2]
+
+
 def test_a_full_disk_keeps_what_waits_and_goes_on_when_there_is_room() -> None:
     disk = FaultyFileSystem()
     log, _, _ = opened(disk)
