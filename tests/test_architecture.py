@@ -27,6 +27,8 @@ NEVER_IMPORTED_BY_PURE = NEVER_LOADED_BY_PURE | frozenset(
     "ctypes getpass glob http logging os pathlib platform shutil sqlite3 sys time urllib uuid".split()
 )
 NEVER_CALLED_BY_PURE = frozenset({"open", "print", "input", "breakpoint", "exec", "eval", "__import__"})
+# What is evaluated there is a tree of which every node was checked: see docs/adr/0027-expressions.md
+MAY_CALL = {"gateway/translate/expression.py": frozenset({"eval"})}
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})  # of datetime
 
 # What the process may learn from its environment: systemd's words and the terminal's. Nothing else.
@@ -209,7 +211,9 @@ def test_a_pure_room_imports_and_calls_nothing_impure() -> None:
         for node in ast.walk(tree_of(path)):
             if not isinstance(node, ast.Call):
                 continue
-            if isinstance(node.func, ast.Name) and node.func.id in NEVER_CALLED_BY_PURE:
+            if isinstance(node.func, ast.Name) and node.func.id in NEVER_CALLED_BY_PURE - MAY_CALL.get(
+                at(path, 0).partition(":")[0], frozenset()
+            ):
                 faults.append(f"{at(path, node.lineno)} calls {node.func.id}()")
             if isinstance(node.func, ast.Attribute) and node.func.attr in CLOCK_CALLS:
                 faults.append(

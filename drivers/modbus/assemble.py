@@ -410,12 +410,13 @@ def _target(model: ModbusDevice, tag: ModbusTag, one: field.Field) -> WriteTarge
     if isinstance(one.scale, ScalePower):
         by_power = _by_power(model, tag, one, one.scale)
         one = msgspec.structs.replace(one, scale=None)  # where it is, not how it is scaled
+    low, high = tag.write_limits()
     return WriteTarget(
         unit=model.unit,
         table=table,
         start=one.start,
         count=one.count,
-        encode=_encoder(one, low=write.min, high=write.max),
+        encode=_encoder(one, low=low, high=high),
         decode=_single_decoder(one, table),
         function=_FUNCTIONS[write.function or model.write_function],
         mask=encode.wire_mask(one),

@@ -59,8 +59,14 @@ class ModbusTag(Coding, Tag):
         return self.write is not None
 
     def limits(self) -> tuple[float | None, float | None, Beyond, Beyond]:
-        low, high = (None, None) if self.range is None else self.range
+        low, high = (None, None) if self.range is None or self.expr is not None else self.range
         return low, high, Beyond(self.out_of_range.below), Beyond(self.out_of_range.above)
+
+    def write_limits(self) -> tuple[float | None, float | None]:
+        """Lowest and highest value that the device may be given; with `expr` they are not in its unit."""
+        if self.write is None or self.expr is not None:
+            return None, None
+        return self.write.min, self.write.max
 
     def problems(self) -> Iterable[Problem]:
         yield from super().problems()
@@ -81,7 +87,7 @@ class ModbusTag(Coding, Tag):
             low, high = raw_span(self.field())
         except ValueError:  # which is a problem of its own
             return
-        for key, value in (("min", write.min), ("max", write.max)):
+        for key, value in zip(("min", "max"), self.write_limits(), strict=True):
             if value is None:
                 continue
             try:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from gateway.app.access import Access, open_access
+from gateway.app.expressions import Expressions, compile_expressions
 from gateway.app.kinds import driver_parts, server_parts
 from gateway.app.rules import check_rules
 from gateway.config.load import ConfigErrors
@@ -39,6 +40,7 @@ class Compiled(msgspec.Struct):
     links: dict[str, Any]  # name → the driver's parts; servers are apart
     servers: dict[str, Any]
     access: dict[str, Access]  # uplink → passwords and certificates
+    expressions: Expressions
 
     @property
     def layouts(self) -> list[Layout]:
@@ -62,6 +64,8 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
         problems.extend(parts.problems)
         links[name] = parts
     layouts = [layout for parts in links.values() for layout in parts.layouts]
+    expressions = compile_expressions(site, layouts)
+    problems.extend(expressions.problems)
     problems.extend(check_rules(site, layouts))
     servers: dict[str, Any] = {}
     for name, spec in site.links.items():
@@ -76,7 +80,7 @@ def compile_site(site: Site, *, known: Mapping[str, Link] | None = None) -> Comp
             access[name] = opened
     if problems:
         raise ConfigErrors(site.located(problems))
-    return Compiled(site, links, servers, access)
+    return Compiled(site, links, servers, access, expressions)
 
 
 def fingerprint(site: Site, link: str) -> tuple[object, ...]:

@@ -35,6 +35,7 @@ from gateway.core.clock import Clock
 from gateway.core.errors import ConfigError, GatewayError, InvariantError, StorageError
 from gateway.core.ports import CommandTarget
 from gateway.flow.audit import Audit
+from gateway.flow.expressions import ScaledTarget
 from gateway.flow.gatekeeper import Gatekeeper
 from gateway.flow.hub import Hub
 from gateway.flow.image import Image
@@ -195,6 +196,8 @@ class Gateway:
         layouts = compiled.layouts
         self._deliveries.set_rules(site, layouts)
         streams = [*self._deliveries.streams(), *((one, ()) for one in history_streams(site, layouts))]
+        self._expressions = compiled.expressions
+        self.hub.calculate(compiled.expressions.blocks)
         self.hub.connect(streams, Image(layouts))
         self._desk.set_rules(site, layouts)
         self.hub.leaves_room = bool(site.commands)
@@ -225,7 +228,11 @@ class Gateway:
     def _target_of(self, device: str) -> CommandTarget | None:
         spec = self.site.devices.get(device)
         link = None if spec is None else self._links.get(spec.link)
-        return None if link is None else link.driver
+        if link is None:
+            return None
+        target: CommandTarget = link.driver
+        found = self._expressions
+        return ScaledTarget(target, found.writes, found.tags) if found.writes else target
 
     def _offline_reason(self, device: str) -> str:
         spec = self.site.devices.get(device)

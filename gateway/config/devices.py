@@ -280,7 +280,7 @@ def _point(device: str, name: str, tag: Tag) -> Point:
     return Point(
         device=device,
         tag=name,
-        type=tag.value_type(),
+        type=tag.point_type(),
         unit=tag.unit,
         low=low,
         high=high,

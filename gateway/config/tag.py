@@ -9,7 +9,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from gateway.config.model import Model, Name
 from gateway.config.scalars import one_of, shown
-from gateway.config.values import Deadband, Duration, fault
+from gateway.config.values import Deadband, Duration, Text, fault
 from gateway.core.errors import Problem
 from gateway.core.point import Priority, ValueType
 
@@ -73,6 +73,13 @@ OutOfRangeField = Annotated[
 class Write(Model):
     """That a tag may be written, and how."""
 
+    expr: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="What the device is given for a `value` that is written, where the tag's `expr` "
+        "cannot be turned around.",
+    )
     min: float | None = Field(None, description="Lowest value accepted, in the tag's unit.")
     max: float | None = Field(None, description="Highest value accepted, in the tag's unit.")
     verify: Literal["readback", "none"] = Field(
@@ -99,6 +106,16 @@ class Tag(Model):
 
     scan: Name = Field("normal", description="Scan class that reads the tag.")
     unit: str = Field("", max_length=32, description="Engineering unit, as text.")
+    expr: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=1000,
+        description="What the tag shows, calculated from the device's `value`: `value / 60`. See "
+        "expressions.md.",
+    )
+    result: Literal["float", "int", "bool", "string"] | None = Field(
+        None, description="Type of what `expr` gives. Default: float for numbers, else that of the value."
+    )
     range: Range | None = Field(
         None, description="[low, high] in the tag's unit; a value outside it is uncertain/out-of-range."
     )
@@ -125,15 +142,22 @@ class Tag(Model):
     write: Write | None = Field(None, description="Makes the tag writable; without it the tag is read-only.")
 
     def value_type(self) -> ValueType:
-        """The type of the engineering value; a driver's model answers."""
+        """The type of the value as the driver gives it; a driver's model answers."""
         raise NotImplementedError
+
+    def point_type(self) -> ValueType:
+        """The type of the value as everybody else sees it: after `expr`."""
+        if self.result is not None:
+            return ValueType(self.result)
+        own = self.value_type()
+        return ValueType.FLOAT if self.expr is not None and own is ValueType.INT else own
 
     def lane(self) -> Priority:
         """`priority` in core's words."""
         return Priority.ALARM if self.priority == "alarm" else Priority.NORMAL
 
     def problems(self) -> Iterable[Problem]:
-        value_type = self.value_type()
+        value_type = self.point_type()
         is_number = value_type in {ValueType.INT, ValueType.FLOAT}
         if self.deadband.percent and self.range is None:
             yield Problem(
@@ -146,6 +170,10 @@ class Tag(Model):
             yield Problem(("out_of_range",), "out_of_range without range", "range: [low, high] beside it")
         if self.flags and value_type is not ValueType.INT:
             yield Problem(("flags",), f"flags of a {value_type.value}", "whole numbers without scale")
+        if self.result is not None and self.expr is None:
+            yield Problem(("result",), "result without expr", "expr: beside it")
+        if self.write is not None and self.write.expr is not None and self.expr is None:
+            yield Problem(("write", "expr"), "expr of write without expr", "expr: of the tag beside it")
         if self.flags and self.labels:
             yield Problem(("flags",), "flags and enum", "one of them")
         if self.labels and value_type not in {ValueType.INT, ValueType.BOOL}:

@@ -13,6 +13,7 @@ from gateway.core.clock import Clock
 from gateway.core.point import Layout, Priority
 from gateway.core.ports import Receipt
 from gateway.flow import unsynchronised
+from gateway.flow.expressions import BlockExpressions
 from gateway.flow.image import Image
 from gateway.flow.outbox import Outbox
 from gateway.flow.report import Reporter, ReportPolicy
@@ -141,6 +142,7 @@ class Hub:
         self._seq = 0
         self._set_alarm = set_alarm
         self._feeds: dict[Layout, tuple[_Feed, ...]] = {}
+        self._expressions: dict[Layout, BlockExpressions] = {}
         self._outboxes: tuple[Outbox, ...] = ()
         self._cpu_ns = cpu_ns
         self._looked_ns = 0
@@ -177,6 +179,14 @@ class Hub:
         image.adopt(self.image)
         self.image = image
 
+    def calculate(self, blocks: Mapping[Layout, BlockExpressions]) -> None:
+        """Set the expressions of tags. Those that stay remember."""
+        known = self._expressions
+        self._expressions = {
+            layout: known[layout] if layout in known and known[layout].is_like(block) else block
+            for layout, block in blocks.items()
+        }
+
     @property
     def position(self) -> tuple[int, int]:
         """(epoch, seq) given out last."""
@@ -188,6 +198,9 @@ class Hub:
         """Number, show, journal and send a batch."""
         if self._marks_time and not self._clock.is_synchronised():
             unsynchronised.mark(batch)
+        block = self._expressions.get(batch.layout)
+        if block is not None:
+            block.apply(batch)
         self.image.update(batch)
         counters = self.counters
         counters.batches += 1

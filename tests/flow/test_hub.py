@@ -12,9 +12,12 @@ from gateway.core import quality as q
 from gateway.core.batch import Batch, Kind
 from gateway.core.point import Layout, Point, Priority, Value, ValueType
 from gateway.core.ports import Receipt as CommitReceipt
+from gateway.flow.expressions import BlockExpressions, TagExpression
 from gateway.flow.hub import Hub, Stream
 from gateway.flow.image import Image
 from gateway.flow.report import ReportPolicy
+from gateway.translate.expression import Kind as Kind_
+from gateway.translate.expression import compile_expression
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -310,3 +313,27 @@ def test_where_commands_can_come_reading_without_a_period_leaves_the_loop_some_t
     assert run(0.95, 20) > 0
     hub.leaves_room = False  # a reload took the command rules away
     assert hub.pause_ns() == 0
+
+
+def test_expressions_come_before_the_report_and_what_stays_remembers_across_a_reload() -> None:
+    where = layout(count=1)
+    [point] = where.points
+
+    def block(source: str) -> BlockExpressions:
+        expression = compile_expression(source, value=Kind_.INT)
+        return BlockExpressions(where, {"t0": TagExpression(point, ValueType.INT, expression)})
+
+    rig = Rig(stream("a", where), layouts=(where,))
+    rig.hub.calculate({where: block("value - prev")})
+    rig.put(where, 10)
+    rig.put(where, 17)
+    rig.hub.calculate({where: block("value - prev")})
+    rig.put(where, 30)
+    rig.put(where, 43)  # 13 again: nothing to report
+    assert [batch.values for _, _, batch in rig.paper.records] == [(None,), (7,), (13,)]
+    rig.hub.calculate({where: block("prev - value")})
+    rig.put(where, 50)
+    assert rig.paper.records[-1][2].values == (None,)
+    rig.hub.calculate({})
+    rig.put(where, 51)
+    assert rig.paper.records[-1][2].values == (51,)

@@ -13,7 +13,16 @@ from line_protocol_parser import parse_line
 
 from gateway.core.batch import Batch
 from gateway.core.point import Layout, Point, Value, ValueType
-from gateway.core.quality import BAD, CLOCK_NOT_SYNCHRONISED, COMM_LOST, INVALID, UNCERTAIN, describe
+from gateway.core.quality import (
+    BAD,
+    CLOCK_NOT_SYNCHRONISED,
+    COMM_LOST,
+    INVALID,
+    OVERFLOW,
+    UNCERTAIN,
+    describe,
+    worst,
+)
 from gateway.translate.faults import RuleError
 from gateway.translate.influx import INTEGER_MAX
 from gateway.translate.payload import Format, TimeUnit, honest
@@ -188,7 +197,7 @@ def test_what_is_written_is_read_by_a_foreign_parser(
     for point, value, doubt, _ in given_batch.rows():
         shown, doubt = honest(value, doubt)
         if isinstance(shown, int) and shown > INTEGER_MAX:
-            shown, doubt = None, doubt | BAD | (1 << 5)
+            shown, doubt = None, worst(doubt, BAD | OVERFLOW)
         if isinstance(shown, bytes):
             shown = base64.b64encode(shown).decode()
         if shown is not None:
