@@ -27,7 +27,7 @@ NEVER_IMPORTED_BY_PURE = NEVER_LOADED_BY_PURE | frozenset(
     "ctypes getpass glob http logging os pathlib platform shutil sqlite3 sys time urllib uuid".split()
 )
 NEVER_CALLED_BY_PURE = frozenset({"open", "print", "input", "breakpoint", "exec", "eval", "__import__"})
-# What is evaluated there is a tree of which every node was checked: see docs/adr/0027-expressions.md
+# What is evaluated there is a tree of which every node was checked: see docs/adr/0028-expressions.md
 MAY_CALL = {"gateway/translate/expression.py": frozenset({"eval"})}
 CLOCK_CALLS = frozenset({"now", "utcnow", "today"})  # of datetime
 

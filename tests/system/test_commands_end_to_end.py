@@ -19,6 +19,12 @@ WRITABLE: dict[str, Any] = {
     "sp": {"at": "hr:100", "type": "int16", "write": {"min": 0, "max": 3000, "verify": "readback"}},
     "plain": {"at": "hr:101", "type": "int16", "write": {}},
     "wide": {"at": "hr:102", "type": "float32", "write": {"verify": "readback"}},
+    "hz": {
+        "at": "hr:106",
+        "type": "uint16",
+        "expr": "value / 10 - 4",
+        "write": {"max": 50, "verify": "readback"},
+    },
     "pump": {"at": "co:0", "type": "bool", "write": {}},
 }
 
@@ -145,6 +151,20 @@ def test_zero_is_written_and_a_float_is_one_write(rig: Rig) -> None:
     rig.send("pump", {"id": "pump", "v": True})
     assert rig.final("pump", "pump")["outcome"] == "sent"
     assert rig.written(10_000)[-1:] == [1]
+
+
+def test_a_calculated_tag_is_turned_around_judged_in_its_unit_and_read_back_in_it(rig: Rig) -> None:
+    rig.send("hz", {"id": "hz-1", "v": 20.5})
+    said = rig.final("hz", "hz-1")
+    until(lambda: rig.audited("hz-1") == ["accepted", "verified"], "verified")
+    assert rig.written(106)[-1:] == [245]
+    assert next(one for one in rig.answers("hz", "hz-1") if one["outcome"] == "verified")["v"] == 20.5, said
+    until(lambda: rig.gateway.points()["d1/hz"]["value"] == 20.5, "the value to be read")
+    rig.send("hz", {"id": "hz-2", "v": 50.5})
+    assert "above 50" in rig.final("hz", "hz-2")["reason"]
+    rig.send("hz", {"id": "hz-3", "v": -4.5})  # -5 in the register
+    assert rig.final("hz", "hz-3")["outcome"] == "rejected"
+    assert rig.written(106)[-1:] == [245]
 
 
 @pytest.mark.parametrize(
