@@ -46,4 +46,7 @@ def history_lines(compiled: Compiled) -> list[str]:
     own = f"{cost.own} for history alone, at most {cost.own_per_s:.1f} values/s more"
     what = f"{cost.published + cost.own} of {cost.points} points"
     kept = f"kept {duration_text(history.keep_ns)} of running time within {size(history.max_bytes)}"
-    return [f"history: {what}, {kept}; {cost.published} as published, {own if cost.own else 'none twice'}"]
+    return [
+        f"history: {what}, {kept}",
+        f"         {cost.published} as published, {own if cost.own else 'none twice'}",
+    ]

@@ -189,12 +189,12 @@ def test_history_records_what_no_rule_records_as_finely(
 
 def test_the_plan_says_what_history_costs(tmp_path: Path) -> None:
     (tmp_path / "gateway.yaml").write_text(SITE % ("{keep: 10d, max: 1GB}", "{}"))
-    [line] = history_lines(compile_site(load(tmp_path, kinds())))
-    assert line.startswith("history: 3 of 3 points, kept 10d of running time within 1.0 GB; ")
-    assert line.endswith("; 1 as published, 2 for history alone, at most 2.0 values/s more")
+    [line, more] = history_lines(compile_site(load(tmp_path, kinds())))
+    assert line.startswith("history: 3 of 3 points, kept 10d of running time within 1.0 GB")
+    assert more.endswith(" 1 as published, 2 for history alone, at most 2.0 values/s more")
     (tmp_path / "gateway.yaml").write_text(SITE % ('{match: "*/speed"}', "{}"))
-    [line] = history_lines(compile_site(load(tmp_path, kinds())))
-    assert line.endswith("1 as published, none twice")
+    [_, more] = history_lines(compile_site(load(tmp_path, kinds())))
+    assert more.endswith("1 as published, none twice")
 
 
 def test_without_the_section_nothing_is_recorded_for_history(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from gateway.app.rules import (
     is_spilling,
     keep_ns,
     lane_bytes,
+    missing,
     replay_of,
     segment_bytes,
 )
@@ -24,6 +27,7 @@ from gateway.config.load import load
 from gateway.config.site import Site
 from gateway.core.point import Priority
 from gateway.disk.block import Compression
+from gateway.disk.record import Position
 from gateway.journal.cursor import Full
 
 CONFIG = """
@@ -78,6 +82,23 @@ def test_history_records_itself_what_a_rule_need_not_keep(tmp_path: Path, buffer
     assert [dict(stream.columns) for stream in history_streams(found, layouts)] == [{layouts[0]: (0,)}]
     kept = site(tmp_path, journal=", history: {}")
     assert not history_streams(kept, compile_site(kept).layouts)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "end", "left"),
+    [
+        ((), (1, 9), [((1, 4), (1, 9))]),
+        (((1, 5), (1, 7)), (1, 9), [((1, 4), (1, 5)), ((1, 7), (1, 9))]),
+        (((1, 4), (1, 9)), (1, 9), []),
+        (((1, 6), (1, 9)), (1, 9), [((1, 4), (1, 6))]),
+    ],
+)
+def test_after_a_restart_only_what_was_not_acknowledged_is_sent(
+    ranges: tuple[Position, ...], end: Position, left: list[tuple[Position, Position]]
+) -> None:
+    known = (ranges,) if ranges else ()
+    cursor: Any = SimpleNamespace(low=(1, 4), ranges=known)
+    assert missing(cursor, end) == left
 
 
 def test_the_journal_section_reaches_the_journal(tmp_path: Path) -> None:

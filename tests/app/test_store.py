@@ -74,6 +74,18 @@ def test_a_stop_writes_what_was_in_memory_only(run: Run) -> None:
     assert run.on_disk() == [1, 2, 3]
 
 
+def test_what_is_in_memory_only_is_not_told_as_committed(run: Run) -> None:
+    store, epoch = run.store, run.store.epoch
+    assert store.spool is not None
+    assert store.committed() == (epoch, 0)
+    store.spool.acknowledged((epoch, 2))
+    assert store.committed() == (epoch, 0)
+    store.spool.acknowledged((epoch, 1))
+    assert store.committed() == (epoch, 2)
+    store.close()
+    assert run.on_disk() == [3]
+
+
 def test_short_memory_writes_at_once_what_need_not_be_written_yet(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
