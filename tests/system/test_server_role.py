@@ -204,3 +204,46 @@ def test_a_reload_keeps_the_server_unless_it_changed(
     plant._write(1, 106, 99)
     until(lambda: registers(fresh, 30, 1) == [99], "the new point shows")
     fresh.close()
+
+
+def test_a_reload_of_something_else_keeps_clients_and_a_device_that_moves_to_another_link_is_shown_from_there(
+    plant: Plant, served: tuple[Gateway, ModbusTcpClient]
+) -> None:
+    gateway, client = served
+    config = site(plant)
+    device = config["devices"]["d1"]
+    config["links"]["second"] = {**config["links"]["plc"], "socket": 2}
+    config["devices"]["d2"] = {**device, "link": "second", "tags": {"level": TAGS["level"]}}
+    gateway.configure(config)
+    gateway.reload()
+    plant._write(1, 104, 2222)
+    until(lambda: registers(client, 0, 2) == [2222, 0], "over the connection that was there before")
+    device["link"] = "second"
+    gateway.configure(config)
+    gateway.reload()
+    fresh = ModbusTcpClient(LOOPBACK, port=port_of(gateway), timeout=5)
+    assert fresh.connect()
+    plant._write(1, 104, 3333)
+    until(lambda: registers(fresh, 0, 2) == [3333, 0], "read over the other link")
+    assert fresh.write_register(10, 44, device_id=7).isError() is False
+    assert plant.read_registers(1, TABLE, 100, 1) == struct.pack(">H", 44)
+    fresh.close()
+
+
+def test_a_point_whose_device_is_gone_from_the_configuration_is_a_fault_and_the_server_goes_on(
+    plant: Plant, served: tuple[Gateway, ModbusTcpClient]
+) -> None:
+    gateway, client = served
+    config = site(plant)
+    del config["devices"]["d1"]["tags"]["locked"]
+    gateway.configure(config)
+    assert "d1/locked" in gateway.reload()
+    plant._write(1, 104, 77)
+    until(lambda: registers(client, 0, 2) == [77, 0], "what runs goes on")
+    del config["expose"][0]["points"]["d1/locked"]
+    gateway.configure(config)
+    gateway.reload()
+    fresh = ModbusTcpClient(LOOPBACK, port=port_of(gateway), timeout=5)
+    assert fresh.connect()
+    until(lambda: registers(fresh, 20, 1) == 2, "nothing is there any more")
+    fresh.close()
