@@ -14,6 +14,7 @@ from gateway.app.store import LOW_MEMORY_BYTES, Store
 from gateway.config.load import load
 from gateway.config.site import Site
 from gateway.core.batch import Batch
+from gateway.core.errors import StorageError
 from gateway.core.point import Layout, Priority
 from gateway.disk.filesystem import RealFileSystem
 from gateway.journal.inspection import journal_directory, look
@@ -35,8 +36,8 @@ def fail(error: BaseException) -> None:
 class Run:
     """A store in which values wait that nobody acknowledges."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "gateway.yaml").write_text(CONFIG)
+    def __init__(self, folder: Path, more: str = "") -> None:
+        (folder / "gateway.yaml").write_text(CONFIG + more)
         self.state = folder / "state"
         self.site: Site = load(folder, kinds())
         self.layouts: tuple[Layout, ...] = tuple(compile_site(self.site).layouts)
@@ -103,3 +104,12 @@ def test_short_memory_writes_at_once_what_need_not_be_written_yet(
     ]
     run.store.close()
     assert run.on_disk() == [1, 2, 3]
+
+
+def test_a_state_directory_has_one_gateway_also_where_its_journal_is_elsewhere(run: Run) -> None:
+    folder = run.state.parent
+    elsewhere = f"journal: {{directory: {folder / 'elsewhere'}}}\n"
+    with pytest.raises(StorageError, match="state"):
+        Run(folder, elsewhere)
+    run.store.close()
+    Run(folder, elsewhere).store.close()
