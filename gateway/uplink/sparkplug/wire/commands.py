@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -22,6 +22,7 @@ from gateway.uplink.sparkplug.wire.protobuf import Malformed
 
 REBIRTH: Final = "Node Control/Rebirth"
 METRICS_MAX: Final = 64  # in one command; ours
+FIELDS_MAX: Final = 40 * METRICS_MAX  # in one command, of 8 where all is said; ours
 PAYLOAD_BYTES_MAX: Final = 65_536  # of a command, and of a STATE; ours
 REBIRTH_POINT: Final = Point(device="", tag=REBIRTH, type=ValueType.BOOL)
 
@@ -49,9 +50,12 @@ class HostState(msgspec.Struct, frozen=True):
     timestamp_ms: int
 
 
+_MS: Final = msgspec.Meta(ge=0, lt=1 << 53)
+
+
 class _State(msgspec.Struct):
     online: bool
-    timestamp: int
+    timestamp: Annotated[int, _MS] | Annotated[float, _MS]
 
 
 def read_commands(
@@ -65,7 +69,7 @@ def read_commands(
     if len(payload) > PAYLOAD_BYTES_MAX:
         return [MetricRefused("", f"found {len(payload)} bytes, expected at most {PAYLOAD_BYTES_MAX}")]
     try:
-        message = decode_payload(payload)
+        message = decode_payload(payload, fields_max=FIELDS_MAX)
     except Malformed as fault:
         return [MetricRefused("", str(fault))]
     if not 0 < len(message.metrics) <= METRICS_MAX:
@@ -75,7 +79,10 @@ def read_commands(
 
 
 def read_state(payload: bytes) -> HostState | str:
-    """`{"online": true, "timestamp": ms}`; else what is wrong. What else stands in it is not looked at."""
+    """`{"online": true, "timestamp": ms}`; else what is wrong. What else stands in it is not looked at.
+
+    A timestamp with a fraction, which "a numeric value" allows, is rounded down.
+    """
     if len(payload) > PAYLOAD_BYTES_MAX:
         return f"found {len(payload)} bytes, expected at most {PAYLOAD_BYTES_MAX}"
     try:
@@ -84,7 +91,7 @@ def read_state(payload: bytes) -> HostState | str:
         return f'found {payload[:40]!r} ({error}), expected {{"online": …, "timestamp": …}} as JSON'
     except RecursionError:
         return 'found a deeply nested payload, expected {"online": …, "timestamp": …} as JSON'
-    return HostState(state.online, state.timestamp)
+    return HostState(state.online, int(state.timestamp))
 
 
 def _command(metric: Metric, point: Point | str, sent_ms: int | None) -> MetricCommand | MetricRefused:

@@ -93,16 +93,6 @@ class EdgeNode:
         self._rebirth_ns: int | None = None  # when one is due
         self.is_alive = False  # whether data may go out
 
-    @property
-    def devices(self) -> tuple[str, ...]:
-        """All of them."""
-        return tuple(self._points)
-
-    @property
-    def bd_seq(self) -> int:
-        """The number of this connection's births and death."""
-        return self._bd_seq
-
     def is_device_alive(self, device: str) -> bool:
         """Whether its birth is out and no death after it."""
         return device in self._alive

@@ -7,7 +7,14 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from gateway.uplink.sparkplug.wire.protobuf import Field, Kind, Malformed, decode_message, encode_message
+from gateway.uplink.sparkplug.wire.protobuf import (
+    FIELDS_MAX,
+    Field,
+    Kind,
+    Malformed,
+    decode_message,
+    encode_message,
+)
 
 QUALITY: Final = "Quality"  # the one property key that Sparkplug itself defines (§6.4.9.1)
 
@@ -265,9 +272,9 @@ def encode_payload(payload: Payload) -> bytes:
     return encode_message(payload, _SCHEMA)
 
 
-def decode_payload(data: bytes) -> Payload:
+def decode_payload(data: bytes, *, fields_max: int = FIELDS_MAX) -> Payload:
     """The message in `data`. Raises `Malformed` for anything else, in bounded time and memory."""
-    return decode_message(Payload, data, _SCHEMA)
+    return decode_message(Payload, data, _SCHEMA, fields_max=fields_max)
 
 
 _BITS: Final = {

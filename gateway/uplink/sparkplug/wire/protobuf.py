@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.errors import LocalProtocolError, RemoteProtocolError
 
 DEPTH_MAX: Final = 16  # messages inside each other: templates of templates, property sets of property sets
-MESSAGES_MAX: Final = 20_000  # of all kinds in one payload; ours, protobuf has no limit
+FIELDS_MAX: Final = 200_000  # in one payload, those of messages inside it too; ours, protobuf has no limit
 _VARINT_BYTES_MAX: Final = 10  # 64 bits in groups of seven
 _UINT32: Final = 0xFFFFFFFF
 _UINT64: Final = 0xFFFFFFFFFFFFFFFF
@@ -102,9 +102,9 @@ def encode_message(message: msgspec.Struct, schema: Schema) -> bytes:
     return b"".join(pieces)
 
 
-def decode_message(kind: type[MessageT], data: bytes, schema: Schema) -> MessageT:
+def decode_message(kind: type[MessageT], data: bytes, schema: Schema, *, fields_max: int) -> MessageT:
     """The message; unknown fields are skipped. Raises `Malformed`, whatever the bytes."""
-    return _Decoder(schema).message(kind, data, depth=1)
+    return _Decoder(schema, fields_max).message(kind, data, depth=1)
 
 
 def _encoded(field: Field, value: Any, schema: Schema) -> bytes:
@@ -128,43 +128,50 @@ def _encoded(field: Field, value: Any, schema: Schema) -> bytes:
 
 
 class _Decoder:
-    """One payload: counts what it makes."""
+    """One payload: counts what it reads."""
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, fields_max: int) -> None:
         self._schema = schema
-        self._messages = 0
+        self._fields_max = fields_max
+        self._fields = 0
 
     def message(self, kind: type[MessageT], data: bytes, *, depth: int) -> MessageT:
         name = kind.__name__
-        self._messages += 1
         if depth > DEPTH_MAX:
             raise Malformed(name, found=f"messages {depth} deep", expected=f"at most {DEPTH_MAX}")
-        if self._messages > MESSAGES_MAX:
-            raise Malformed(name, found=f"more than {MESSAGES_MAX} messages in a payload", expected="fewer")
         made = kind()
         known = self._schema[kind]
+        chosen = ""  # of a oneof: the last one counts
         for number, wire, raw in _fields(name, data):
+            self._count(name)
             field = known.get(number)
             if field is None:
                 continue
-            where = f"{name}.{field.name}"
             if wire is not field.kind.wire:
+                where = f"{name}.{field.name}"
                 if field.is_repeated and field.kind is Kind.UINT32 and isinstance(raw, bytes):
-                    getattr(made, field.name).extend(number & _UINT32 for number in _packed(where, raw))
+                    for packed in _packed(where, raw):
+                        self._count(name)
+                        getattr(made, field.name).append(packed & _UINT32)
                     continue
                 raise Malformed(where, found=f"wire type {wire.name}", expected=field.kind.wire.name)
-            value = self._value(where, field, raw, depth=depth)
+            value = self._value(name, field, raw, depth=depth)
             if field.is_repeated:
                 getattr(made, field.name).append(value)
                 continue
             if field.is_oneof:
-                for other in known.values():
-                    if other.is_oneof:
-                        setattr(made, other.name, None)
+                if chosen:
+                    setattr(made, chosen, None)
+                chosen = field.name
             setattr(made, field.name, value)
         return made
 
-    def _value(self, where: str, field: Field, raw: int | bytes, *, depth: int) -> object:
+    def _count(self, name: str) -> None:
+        self._fields += 1
+        if self._fields > self._fields_max:
+            raise Malformed(name, found=f"more than {self._fields_max} fields in a payload", expected="fewer")
+
+    def _value(self, name: str, field: Field, raw: int | bytes, *, depth: int) -> object:
         kind = field.kind
         if isinstance(raw, int):
             return bool(raw) if kind is Kind.BOOL else raw & _UINT32 if kind is Kind.UINT32 else raw
@@ -176,7 +183,8 @@ class _Decoder:
             try:
                 return raw.decode()
             except UnicodeDecodeError as error:
-                raise Malformed(where, found=f"ill-formed UTF-8 ({error.reason})", expected="text") from None
+                found = f"ill-formed UTF-8 ({error.reason})"
+                raise Malformed(f"{name}.{field.name}", found=found, expected="text") from None
         if field.message is not None:
             return self.message(field.message, raw, depth=depth + 1)
         return raw

@@ -14,6 +14,7 @@ from gateway.core.errors import LocalProtocolError
 from gateway.core.point import Layout, Point, ValueType
 from gateway.uplink.sparkplug.wire.columns import BirthRow
 from gateway.uplink.sparkplug.wire.commands import (
+    FIELDS_MAX,
     METRICS_MAX,
     PAYLOAD_BYTES_MAX,
     MetricCommand,
@@ -325,11 +326,22 @@ def test_the_first_state_of_a_connection_is_valid_whatever_its_time() -> None:
     assert life.node.births_due
 
 
+@pytest.mark.parametrize("timestamp", ["1.7e12", "1700000000000.75", "0"])
+def test_the_timestamp_of_a_state_is_any_number(timestamp: str) -> None:
+    """tck-id-payloads-state-birth-payload"""
+    life = Life(primary_host="h1")
+    life.connect()
+    assert life.hear(STATE, f'{{"online": true, "bdSeq": 1, "timestamp": {timestamp}}}'.encode()) == []
+    assert life.node.births_due
+
+
 @pytest.mark.parametrize(
     "payload",
     [
         b"ONLINE", b"", b"{}", b'{"online":"true","timestamp":1}', b'{"online":true}', b"[]", b"\xff",
-        b'{"online":true,"timestamp":"1"}', b"[" * 100_000, b" " * (PAYLOAD_BYTES_MAX + 1),
+        b'{"online":true,"timestamp":"1"}', b'{"online":true,"timestamp":1e400}',
+        b'{"online":true,"timestamp":-1}', b'{"online":true,"timestamp":9007199254740993}',
+        b'{"x":' + b"[" * 30_000, b" " * (PAYLOAD_BYTES_MAX + 1),
     ],
 )  # fmt: skip
 def test_what_is_no_state_changes_nothing(payload: bytes) -> None:
@@ -471,7 +483,13 @@ def test_metrics_of_one_command_are_judged_one_by_one(alive: Life) -> None:
 def test_a_command_has_bounds(alive: Life) -> None:
     one = Metric(alias=2, long_value=1)
     assert len(alive.hear(f"{DCMD}pump", command(*[one] * METRICS_MAX))) == METRICS_MAX
-    for payload in (command(*[one] * (METRICS_MAX + 1)), command(), b"\0" * (PAYLOAD_BYTES_MAX + 1), b"\xff"):
+    for payload in (
+        command(*[one] * (METRICS_MAX + 1)),
+        command(),
+        b"\0" * (PAYLOAD_BYTES_MAX + 1),
+        b"\xff",
+        command(one) + b"\x38\x01" * FIELDS_MAX,
+    ):
         (event,) = alive.hear(f"{DCMD}pump", payload)
         assert isinstance(event, MetricRefused)
 

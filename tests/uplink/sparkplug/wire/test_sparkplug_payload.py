@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.core.errors import RemoteProtocolError
+from gateway.core.errors import LocalProtocolError, RemoteProtocolError
 from gateway.uplink.sparkplug.wire.payload import (
     DataSet,
     DataSetValue,
@@ -29,7 +29,7 @@ from gateway.uplink.sparkplug.wire.payload import (
     encode_payload,
     value_of,
 )
-from gateway.uplink.sparkplug.wire.protobuf import DEPTH_MAX, MESSAGES_MAX, Malformed
+from gateway.uplink.sparkplug.wire.protobuf import DEPTH_MAX, FIELDS_MAX, Malformed
 from tests.uplink.sparkplug.node_peer import NodePeer, node_peer
 
 uint32 = st.integers(0, 2**32 - 1)
@@ -188,6 +188,20 @@ def nested(templates: int) -> bytes:
 
 
 @pytest.mark.parametrize(
+    "payload",
+    [
+        Payload(seq=2**64),
+        Payload(timestamp=-1),
+        Payload(metrics=[Metric(int_value=2**32)]),
+        Payload(metrics=[Metric(datatype=-1)]),
+    ],
+)
+def test_a_number_the_schema_cannot_hold_is_our_own_fault(payload: Payload) -> None:
+    with pytest.raises(LocalProtocolError, match="expected 0 to"):
+        encode_payload(payload)
+
+
+@pytest.mark.parametrize(
     ("data", "fault"),
     [
         ("08", "half a number"),
@@ -204,13 +218,18 @@ def test_a_malformed_payload_says_where_and_what(data: str, fault: str) -> None:
         decode_payload(bytes.fromhex(data))
 
 
-def test_depth_and_number_of_messages_are_bounded() -> None:
+def test_depth_and_number_of_fields_are_bounded() -> None:
     assert decode_payload(nested((DEPTH_MAX - 2) // 2)).metrics  # the payload, a metric, then two for each
     with pytest.raises(Malformed, match=f"{DEPTH_MAX + 1} deep, expected at most {DEPTH_MAX}"):
         decode_payload(nested(DEPTH_MAX // 2))
-    assert len(decode_payload(b"\x12\x00" * (MESSAGES_MAX - 1)).metrics) == MESSAGES_MAX - 1
-    with pytest.raises(Malformed, match=f"more than {MESSAGES_MAX} messages"):
-        decode_payload(b"\x12\x00" * MESSAGES_MAX)
+    assert len(decode_payload(b"\x12\x00" * 99, fields_max=99).metrics) == 99
+    packed = bytes.fromhex("12 07 8a01 04 1a 02 09 0a")  # a metric, its data set, its types, which are two
+    assert decode_payload(packed, fields_max=5).metrics
+    for data, limit in ((b"\x12\x00" * 100, 99), (b"\x38\x01" * 100, 99), (packed, 4)):
+        with pytest.raises(Malformed, match=f"more than {limit} fields"):
+            decode_payload(data, fields_max=limit)
+    with pytest.raises(Malformed, match=f"more than {FIELDS_MAX} fields"):
+        decode_payload(b"\x38\x01" * (FIELDS_MAX + 1))
 
 
 def test_unknown_fields_are_skipped_and_packed_numbers_taken() -> None:
