@@ -94,6 +94,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
 )
 @click.option(
     "--faults",
+    "is_listing",
     is_flag=True,
     is_eager=True,
     expose_value=False,

@@ -98,7 +98,7 @@ class Survey:
         for number, unit in enumerate(candidates, 1):
             self._tell(f"unit {unit} ({number} of {len(candidates)}), {len(found)} found")
             answer_ns = await self._answers(unit)
-            if answer_ns:
+            if answer_ns is not None:
                 found.append(UnitFound(unit=unit, answer_ns=answer_ns))
             if has_any and number == len(found) == _ALL_ANSWER and await self._answers_all():
                 note = f"it answers for every unit, also for {_UNLIKELY[0]}: taken for one device"
@@ -107,16 +107,16 @@ class Survey:
         return found
 
     async def _answers_all(self) -> bool:
-        return all([await self._answers(unit) for unit in _UNLIKELY])
+        return None not in [await self._answers(unit) for unit in _UNLIKELY]
 
-    async def _answers(self, unit: int) -> int:
-        """How long its answer takes, in ns; 0 for none."""
+    async def _answers(self, unit: int) -> int | None:
+        """How long its answer takes, in ns; None for none."""
         exchange = await self._ask(unit, p.read(Table.HOLDING_REGISTERS, start=0, count=1))
         event = exchange.event
         if isinstance(event, Mismatched):
             self.notes.append(f"unit {unit}: a wrong answer: found {event.found}, expected {event.expected}")
         is_there = isinstance(event, Answer) or (isinstance(event, Refused) and event.code not in _ELSEWHERE)
-        return exchange.took_ns if is_there else 0
+        return exchange.took_ns if is_there else None
 
     async def identify(self, unit: UnitFound) -> None:
         """Device identification (43/14) and server id (17), where they are answered."""

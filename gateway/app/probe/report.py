@@ -18,7 +18,7 @@ from drivers.modbus.wire.describe import request_words, response_words
 from drivers.modbus.wire.pdu import meaning, response_head, unpack_bits
 from gateway.app.probe.question import Span
 
-_HEX_BYTES_MAX: Final = 64
+_BYTES_PER_LINE: Final = 24
 _WIDE: Final = {
     2: (DataType.FLOAT32, DataType.UINT32, DataType.INT32),
     4: (DataType.FLOAT64, DataType.UINT64, DataType.INT64),
@@ -27,10 +27,8 @@ _WIDE: Final = {
 
 def asked(request: bytes, exchange: Exchange) -> list[Text]:
     """The request in words and as it went over the wire."""
-    return [
-        Text.assemble(("> ", "bold"), request_words(request)),
-        Text(f"  {_hex(exchange.sent) or 'not sent'}", style="dim"),
-    ]
+    words = Text.assemble(("> ", "bold"), request_words(request))
+    return [words, *(_hex(exchange.sent) or [Text("  not sent", style="dim")])]
 
 
 def answered(request: bytes, exchange: Exchange, *, timeout_ns: int) -> list[Text]:
@@ -53,8 +51,9 @@ def answered(request: bytes, exchange: Exchange, *, timeout_ns: int) -> list[Tex
             words, style = "sent to all: nobody answers", "green"
     lines = [Text.assemble(("< ", "bold"), (words, style), (took, "dim"))]
     if exchange.received:
-        note = "" if isinstance(event, Answer | Refused) else "heard: "
-        lines.append(Text(f"  {note}{_hex(exchange.received)}", style="dim"))
+        if not isinstance(event, Answer | Refused):
+            lines.append(Text("  what was heard:", style="dim"))
+        lines += _hex(exchange.received)
     return lines
 
 
@@ -142,7 +141,6 @@ def _shown(value: object) -> str:
     )
 
 
-def _hex(data: bytes) -> str:
-    shown = data[:_HEX_BYTES_MAX].hex(" ")
-    more = len(data) - _HEX_BYTES_MAX
-    return f"{shown} … {more} more" if more > 0 else shown
+def _hex(data: bytes) -> list[Text]:
+    lines = [data[at : at + _BYTES_PER_LINE].hex(" ") for at in range(0, len(data), _BYTES_PER_LINE)]
+    return [Text(f"  {line}", style="dim") for line in lines]

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from drivers.modbus.simulator.faults import Fault, Faults
-from drivers.modbus.wire.describe import exchange_words
-from drivers.modbus.wire.pdu import EXCEPTION_FLAG
+from drivers.modbus.wire.describe import exchange_words, request_words
+from drivers.modbus.wire.pdu import EXCEPTION_FLAG, meaning
 from gateway.app.table import count, duration, rate
 
 LATEST_SHOWN: Final = 6  # exchanges and faults
@@ -47,6 +47,8 @@ class Latest(msgspec.Struct):
         """In one line."""
         if self.fault:
             return f"fault on unit {self.unit}: {self.fault}"
+        if self.answer is not None and self.answer[0] & EXCEPTION_FLAG and len(self.answer) == 2:
+            return f"unit {self.unit} {request_words(self.request)} → refused: {meaning(self.answer[1])}"
         return exchange_words(self.unit, self.request, self.answer)
 
 

@@ -10,13 +10,21 @@ from typing import Any
 
 PATIENCE_S = 10.0
 LOOPBACK = "127.0.0.1"
+Parts = dict[int, list[int]]
 
 
 @contextmanager
 def pymodbus_server(
-    *, unit: int, bits: list[list[bool]], words: list[list[int]], identity: Any = None
+    *,
+    unit: int,
+    bits: list[list[bool]],
+    words: list[list[int]] | list[dict[int, list[int]]],
+    identity: Any = None,
 ) -> Iterator[int]:
-    """One unit; `bits`: coils and inputs, `words`: holding and input registers, from 0. Yields the port."""
+    """One unit; `bits`: coils and inputs, `words`: holding and input registers, from 0. Yields the port.
+
+    `words` with holes between them: by their first address.
+    """
     from pymodbus.server import ModbusTcpServer
     from pymodbus.simulator import DataType as SimType
     from pymodbus.simulator import SimData, SimDevice
@@ -26,7 +34,11 @@ def pymodbus_server(
 
     async def serve() -> None:
         tables = [[SimData(0, values=list(row), datatype=SimType.BITS)] for row in bits]
-        tables += [[SimData(0, values=list(row), datatype=SimType.REGISTERS)] for row in words]
+        for row in words:
+            parts = row if isinstance(row, dict) else {0: row}
+            tables.append(
+                [SimData(at, values=list(part), datatype=SimType.REGISTERS) for at, part in parts.items()]
+            )
         device = SimDevice(id=unit, simdata=tuple(tables))
         server = ModbusTcpServer(device, address=(LOOPBACK, 0), identity=identity)
         await server.listen()
