@@ -8,6 +8,7 @@ checksum leaves 0.
 from __future__ import annotations
 
 import struct
+from functools import cache
 from typing import Final
 
 _POLYNOMIAL: Final = 0xA001
@@ -23,14 +24,19 @@ def _remainder(byte: int) -> int:
 
 _LAST: Final = tuple(_remainder(byte) for byte in range(256))
 _FIRST: Final = tuple(_LAST[crc & 0xFF] ^ crc >> 8 for crc in _LAST)  # a byte with another one behind it
-_PAIR: Final = tuple(last ^ first for last in _LAST for first in _FIRST)
 _WORDS: Final = tuple(struct.Struct(f"<{count}H").unpack_from for count in range(_SIZE_MAX // 2 + 1))
+
+
+@cache
+def _pairs() -> tuple[int, ...]:
+    """Made when a line first needs it: 2.5 MB that a site without lines does not pay for."""
+    return tuple(last ^ first for last in _LAST for first in _FIRST)
 
 
 def crc16(data: bytes, start: int, size: int) -> int:
     """The checksum of `size` bytes from `start`, 0..256 of them; 0 where the last two are their checksum."""
     crc = PRESET
-    pair = _PAIR
+    pair = _pairs()
     for word in _WORDS[size >> 1](data, start):
         crc = pair[crc ^ word]
     if size & 1:
