@@ -73,6 +73,7 @@ PEERS: Final[Mapping[str, Peer]] = MappingProxyType(
         "openssl": Peer("openssl", Source.DEBIAN, "openssl"),
         "systemd-analyze": Peer("systemd-analyze", Source.DEBIAN, "systemd"),
         "pymodbus": Peer("pymodbus", Source.PYPI, "pymodbus"),
+        "c104": Peer("c104", Source.PYPI, "c104"),
         "paho": Peer("paho", Source.PYPI, "paho-mqtt"),
         "sparkplug-payload": Peer("tests/uplink/sparkplug/peer", Source.NPM, "sparkplug-payload"),
     }
