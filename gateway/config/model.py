@@ -9,10 +9,10 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from gateway.config.values import NAME, fault
+from gateway.config.values import NAME, NAME_SIZE_MAX, fault
 from gateway.core.errors import Problem
 
-Name = Annotated[str, Field(pattern=NAME)]
+Name = Annotated[str, Field(pattern=NAME, max_length=NAME_SIZE_MAX)]
 
 
 PLACEHOLDERS: Final = ("site", "gateway", "device", "tag", "link", "template", "unit", "scan")
