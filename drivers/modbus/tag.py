@@ -59,12 +59,12 @@ class ModbusTag(Coding, Tag):
         return self.write is not None
 
     def limits(self) -> tuple[float | None, float | None, Beyond, Beyond]:
-        low, high = (None, None) if self.range is None or self.expr is not None else self.range
+        low, high = (None, None) if self.range is None or self.is_calculated else self.range
         return low, high, Beyond(self.out_of_range.below), Beyond(self.out_of_range.above)
 
     def write_limits(self) -> tuple[float | None, float | None]:
         """Lowest and highest value that the device may be given; with `expr` they are not in its unit."""
-        if self.write is None or self.expr is not None:
+        if self.write is None or self.is_calculated:
             return None, None
         return self.write.min, self.write.max
 

@@ -13,6 +13,7 @@ from gateway.core.point import Layout, Value, ValueType
 from gateway.flow.expressions import BlockExpressions, TagExpression, Write
 from gateway.translate.expression import KIND_OF, Expression, ExpressionError, Kind, compile_expression
 from gateway.translate.expression_inverse import invert
+from gateway.translate.units import UnitError, conversion
 
 
 class Expressions(msgspec.Struct):
@@ -29,14 +30,31 @@ def compile_expressions(site: Site, layouts: Iterable[Layout]) -> Expressions:
     made = Expressions({}, {}, {}, [])
     for device in site.devices.values():
         for spec in device.tags.values():
-            if spec.model.expr is not None:
-                _compile_tag(spec, spec.model.expr, made)
+            source = _source(spec, made.problems)
+            if source is not None:
+                _compile_tag(spec, source, made)
     if made.tags:
         for layout in layouts:
             tags = {point.tag: made.tags[point.name] for point in layout.points if point.name in made.tags}
             if tags:
                 made.blocks[layout] = BlockExpressions(layout, tags)
     return made
+
+
+def _source(spec: TagSpec, problems: list[Problem]) -> str | None:
+    """The expression of a tag that has one, or whose unit is converted."""
+    convert = spec.model.convert
+    if convert is None:
+        return spec.model.expr
+    if spec.model.value_type() not in {ValueType.INT, ValueType.FLOAT}:
+        found = f"convert of a {spec.model.value_type().value}"
+        problems.append(Problem((*spec.path, "convert"), found, "no convert, as only numbers have units"))
+        return None
+    try:
+        return conversion(convert.source, convert.to)
+    except UnitError as error:
+        problems.append(Problem((*spec.path, "convert", error.key), error.found, error.expected))
+        return None
 
 
 def _compile_tag(spec: TagSpec, source: str, made: Expressions) -> None:

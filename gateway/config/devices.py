@@ -281,7 +281,7 @@ def _point(device: str, name: str, tag: Tag) -> Point:
         device=device,
         tag=name,
         type=tag.point_type(),
-        unit=tag.unit,
+        unit=tag.unit or (tag.convert.to if tag.convert is not None else ""),
         low=low,
         high=high,
         writable=tag.write is not None,

@@ -101,6 +101,13 @@ class Write(Model):
             yield Problem(("within",), "within without verify", "verify: readback, or no within")
 
 
+class Convert(Model):
+    """From one unit to another."""
+
+    source: Text = Field(alias="from", min_length=1, max_length=32, description="Unit of the device's value.")
+    to: Text = Field(min_length=1, max_length=32, description="Unit of the tag.")
+
+
 class Tag(Model):
     """What tags of every driver have. A driver's model adds its own keys."""
 
@@ -112,6 +119,9 @@ class Tag(Model):
         max_length=1000,
         description="What the tag shows, calculated from the device's `value`: `value / 60`. See "
         "expressions.md.",
+    )
+    convert: Convert | None = Field(
+        None, description="Units that the value is converted between: `{from: psi, to: bar}`."
     )
     result: Literal["float", "int", "bool", "string"] | None = Field(
         None, description="Type of what `expr` gives. Default: float for numbers, else that of the value."
@@ -150,7 +160,12 @@ class Tag(Model):
         if self.result is not None:
             return ValueType(self.result)
         own = self.value_type()
-        return ValueType.FLOAT if self.expr is not None and own is ValueType.INT else own
+        return ValueType.FLOAT if self.is_calculated and own is ValueType.INT else own
+
+    @property
+    def is_calculated(self) -> bool:
+        """Whether what everybody sees is made from what the driver gives."""
+        return self.expr is not None or self.convert is not None
 
     def lane(self) -> Priority:
         """`priority` in core's words."""
@@ -170,10 +185,7 @@ class Tag(Model):
             yield Problem(("out_of_range",), "out_of_range without range", "range: [low, high] beside it")
         if self.flags and value_type is not ValueType.INT:
             yield Problem(("flags",), f"flags of a {value_type.value}", "whole numbers without scale")
-        if self.result is not None and self.expr is None:
-            yield Problem(("result",), "result without expr", "expr: beside it")
-        if self.write is not None and self.write.expr is not None and self.expr is None:
-            yield Problem(("write", "expr"), "expr of write without expr", "expr: of the tag beside it")
+        yield from self._calculation_problems()
         if self.flags and self.labels:
             yield Problem(("flags",), "flags and enum", "one of them")
         if self.labels and value_type not in {ValueType.INT, ValueType.BOOL}:
@@ -190,3 +202,13 @@ class Tag(Model):
                         f"{key} of a {value_type.value}",
                         f"no {key}, as only numbers have one",
                     )
+
+    def _calculation_problems(self) -> Iterable[Problem]:
+        if self.convert is not None and self.expr is not None:
+            yield Problem(("convert",), "convert and expr", "one of them")
+        if self.convert is not None and self.unit not in {"", self.convert.to}:
+            yield Problem(("unit",), f"{self.unit} with convert to {self.convert.to}", "the same, or no unit")
+        if self.result is not None and self.expr is None:
+            yield Problem(("result",), "result without expr", "expr: beside it")
+        if self.write is not None and self.write.expr is not None and self.expr is None:
+            yield Problem(("write", "expr"), "expr of write without expr", "expr: of the tag beside it")

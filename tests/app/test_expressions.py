@@ -41,6 +41,7 @@ def compiled(tmp_path: Path, tag: str) -> Compiled:
         ("type: int16, expr: \"'on' if value > 0 else 'off'\", result: string", ValueType.STRING),
         ("type: string, length: 4, expr: value == 'on', result: bool", ValueType.BOOL),
         ("type: bool, bit: 3, expr: not value", ValueType.BOOL),
+        ("type: int16, convert: {from: psi, to: bar}", ValueType.FLOAT),
     ],
 )
 def test_the_point_has_the_type_of_the_result(tmp_path: Path, tag: str, kind: ValueType) -> None:
@@ -63,6 +64,11 @@ def test_the_point_has_the_type_of_the_result(tmp_path: Path, tag: str, kind: Va
             "an expression that gives true or false, expected a number, or another result:",
         ),
         ("type: int16, expr: value / 2, result: int", "gives a number, expected a whole number, or another"),
+        ("type: int16, convert: {from: psy, to: bar}", "found the unit 'psy', expected one of K, °C"),
+        ("type: int16, convert: {from: psi, to: kWh}", "found 'kWh' for 'psi', expected one of Pa, hPa"),
+        ("type: int16, convert: {from: psi, to: bar}, expr: value", "found convert and expr"),
+        ("type: int16, convert: {from: psi, to: bar}, unit: psi", "psi with convert to bar"),
+        ("type: string, length: 2, convert: {from: psi, to: bar}", "found convert of a string"),
         ("type: int16, expr: 1 + 1", "an expression without value, expected value in it"),
         ("type: int16, result: int", "found result without expr, expected expr: beside it"),
         (
@@ -99,3 +105,11 @@ def test_what_a_command_gives_the_device(tmp_path: Path) -> None:
     tag = "type: float32, expr: sqrt(value), write: {expr: round(value)}"
     written = compiled(tmp_path, tag).expressions.writes["p1/t"](12.0)
     assert (written, type(written)) == (12.0, float)
+
+
+def test_a_converted_tag_has_the_unit_it_is_converted_to_and_takes_commands_in_it(tmp_path: Path) -> None:
+    made = compiled(tmp_path, "type: int16, scale: 0.1, convert: {from: °F, to: °C}, write: {max: 100}")
+    [layout] = made.layouts
+    assert layout.points[layout.index["t"]].unit == "°C"
+    assert made.expressions.writes["p1/t"](100.0) == 212.0
+    assert made.expressions.tags["p1/t"].result(212.0, 0) == (100.0, 0)

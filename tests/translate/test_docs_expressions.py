@@ -10,6 +10,7 @@ from gateway.app.compiled import compile_site
 from gateway.app.kinds import kinds
 from gateway.config.load import load
 from gateway.translate.expression import FUNCTIONS, NAMES
+from gateway.translate.units import QUANTITIES
 
 TEXT = (Path(__file__).parents[2] / "docs" / "expressions.md").read_text()
 SITE = """\
@@ -30,6 +31,11 @@ def test_the_example_is_a_configuration(tmp_path: Path) -> None:
     compiled = compile_site(load(tmp_path, kinds()))
     assert len(compiled.expressions.tags) == example.count("expr:") - 1
     assert set(compiled.expressions.writes) == {"p1/sp", "p1/area"}
+
+
+def test_every_unit_is_listed() -> None:
+    for quantity, units in QUANTITIES.items():
+        assert f"| {quantity} | {' '.join(f'`{unit}`' for unit in units)} |" in TEXT
 
 
 def test_every_name_and_function_is_explained() -> None:
