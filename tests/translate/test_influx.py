@@ -157,7 +157,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "speed": st.floats(allow_subnormal=False) | st.integers(-(2**53), 2**53),  # the parser refuses subnormals
     "mode": st.integers(-(2**63), 2**64 - 1),
     "on": st.booleans(),
-    "name": st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]), max_size=9),
+    "name": st.text(st.sampled_from('\\" ,=ab'), max_size=6)
+    | st.text(st.characters(exclude_characters="\n\r\0", exclude_categories=["Cs"]), max_size=9),
     "blob": st.binary(max_size=9),
 }
 QUALITIES = st.sampled_from([0, 0, LOST, UNCERTAIN, BAD | INVALID])
