@@ -108,19 +108,21 @@ def start_up(programs: Programs, folder: Path, plan: Plan) -> Figures:
             command: list[str | Path] = [GATEWAY, "run", folder / "site", "--state", folder / "state"]
             with running("subject", command, folder=folder) as subject:
                 wait_for("the first live value", lambda: listener.first_live_s > 0, subject, load.proc)
+                cpu_s = subject.usage().cpu_s
                 time.sleep(REPLAY_S)
                 usage = subject.usage()
             seconds = listener.first_live_s - began_s
             figures = Figures(
                 row="start-up", seconds=round(seconds, 3), rss_mb=usage.rss_mb, peak_mb=usage.peak_mb,
-                wrong=listener.counts["wrong"], extra={"first live s": seconds},
+                wrong=listener.counts["wrong"], extra={"first live s": seconds, "first live cpu s": cpu_s},
             )  # fmt: skip
         finally:
             listener.close()
     stored = listener.counts["stored"]
     figures.lines.append(
         f"{size_bytes / 2**20:,.0f} MiB of backlog in {records:,} records: the first live value at the "
-        f"subscriber {seconds:.2f} s after `gateway run`; {stored:,} stored ones came within {REPLAY_S:g} s"
+        f"subscriber {seconds:.2f} s after `gateway run`, {cpu_s:.2f} s of CPU; {stored:,} "
+        f"stored ones came within {REPLAY_S:g} s"
     )
     shutil.rmtree(folder / "state")
     return figures

@@ -32,7 +32,10 @@ class History:
         """One more record, in order."""
         self.epoch_max = max(self.epoch_max, entry.position[0])
         if entry.stream:
-            self.counts.setdefault(segment.index, Counter())[entry.stream] += 1
+            counts = self.counts.get(segment.index)
+            if counts is None:
+                counts = self.counts[segment.index] = Counter()
+            counts[entry.stream] += 1
             return
         try:
             self._control(entry)

@@ -35,7 +35,10 @@ class LanePlaces:
 
     def book(self, segment: Segment) -> PlaceBook:
         """What to tell about records appended to it."""
-        return self._books.setdefault(segment.index, PlaceBook())
+        book = self._books.get(segment.index)
+        if book is None:
+            book = self._books[segment.index] = PlaceBook()
+        return book
 
     def visit(self, segment: Segment, entry: Entry) -> None:
         """A record read at start."""
