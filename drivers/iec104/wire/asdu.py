@@ -77,11 +77,11 @@ def confirmation(request: Asdu, *, negative: bool = False, cause: int | None = N
     another cause.
     """
     if cause is None:
-        answers = {
+        answers: dict[int, int] = {
             Cause.ACTIVATION: Cause.ACTIVATION_CONFIRMATION,
             Cause.DEACTIVATION: Cause.DEACTIVATION_CONFIRMATION,
         }
-        cause = answers.get(request.cause)  # type: ignore[call-overload]  # an IntEnum is found by its number
+        cause = answers.get(request.cause)
         if cause is None:
             raise LocalProtocolError(f"confirmation: found cause {request.cause}, expected 6 or 8; name one")
     return msgspec.structs.replace(request, cause=cause, negative=negative)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from tests.peers import LOOPBACK, free_port, require
 T = TypeId
 STATION = 47
 SPONTANEOUS = 1500
+ANSWER_AFTER_S = 0.02
 WHEN_MS = int(datetime.datetime(2026, 3, 4, 5, 6, 7, 890_000, tzinfo=datetime.UTC).timestamp() * 1000)
 WHEN = encode_cp56(cp56_of_civil_ms(WHEN_MS))
 BAD = 0xA0  # IV SB
@@ -265,11 +266,15 @@ class Station:
     def __init__(self) -> None:
         self.session = Session(Role.CONTROLLED, Settings(k=12, w=8))
         self.commands: list[Asdu] = []
+        self.flush: Callable[[], None] = lambda: None
 
     def answer(self, event: Event) -> None:
         if not isinstance(event, Received):
             return
-        asdu = event.asdu
+        # c104 misses an answer now and then that comes back before it waits for it
+        asyncio.get_running_loop().call_later(ANSWER_AFTER_S, self.reply, event.asdu)
+
+    def reply(self, asdu: Asdu) -> None:
         send = lambda reply: self.session.send(reply, token=None)  # noqa: E731
         send(confirmation(asdu))
         if asdu.type_id == T.C_IC_NA_1:
@@ -285,6 +290,7 @@ class Station:
         selects = octet is not None and asdu.column(octet)[0] & elements.SELECT
         if asdu.type_id not in (T.C_CS_NA_1, T.C_TS_TA_1) and not selects:
             send(confirmation(asdu, cause=Cause.ACTIVATION_TERMINATION))
+        self.flush()
 
 
 @contextlib.asynccontextmanager
@@ -295,6 +301,7 @@ async def controlled() -> AsyncIterator[tuple[Pump, Station, Any]]:
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         pumps.append(Pump(station.session, reader, writer, station.answer))
+        station.flush = pumps[0].flush
         there.set()
         async with running(pumps[0]):
             await over.wait()

@@ -130,7 +130,7 @@ class Plant:
             self.commands_made += 1
             self.pump()
             if self.random.random() < 0.2 and session.state is State.STARTED:
-                self.commands_unknown.update(session.withdraw())  # type: ignore[arg-type]  # tokens are ours
+                self.commands_unknown.update(session.withdraw())
                 session.stop()
                 self.pump()
         if self.commands_made < COMMANDS:
@@ -152,7 +152,7 @@ class Plant:
             if deadline_ns is not None:
                 link = self.link
                 wait_ns = max(0, deadline_ns - self.now)
-                self.later(wait_ns, lambda r=role, n=link: self.expire(r, n))  # type: ignore[misc]  # defaults
+                self.later(wait_ns, lambda r=role, n=link: self.expire(r, n))
 
     def expire(self, role: Role, link: int) -> None:
         session = self.ends[role]
@@ -174,7 +174,7 @@ class Plant:
             at = max(self.arrives[role], self.now + self.random.randint(0, 200) * MS)
             self.arrives[role] = at
             link = self.link
-            self.later(at - self.now, lambda p=piece, n=link: self.arrive(role, p, n))  # type: ignore[misc]
+            self.later(at - self.now, lambda p=piece, n=link: self.arrive(role, p, n))
 
     def arrive(self, sender: Role, piece: bytes, link: int) -> None:
         if self.link != link or self.held:
@@ -209,9 +209,9 @@ class Plant:
                 self.offered -= len(token)
                 self.confirmed += token
         elif isinstance(event, Lost):
-            sent = [one for token in event.unconfirmed for one in token]  # type: ignore[attr-defined]  # tuples
+            sent = [one for token in event.unconfirmed for one in token]
             self.repeatable.update(sent)
-            unsent = [one for token in event.unsent for one in token]  # type: ignore[attr-defined]
+            unsent = [one for token in event.unsent for one in token]
             assert self.buffer[: self.offered] == sent + unsent
             self.offered = 0
 
@@ -223,9 +223,9 @@ class Plant:
                 wait_ns = self.random.randint(0, 1500) * MS
                 self.later(wait_ns, lambda: self.commit(number, link))
         elif isinstance(event, Confirmed):
-            self.commands_confirmed += event.tokens  # type: ignore[arg-type]  # tokens are ours
+            self.commands_confirmed += event.tokens
         elif isinstance(event, Lost):
-            self.commands_unknown.update(event.unconfirmed + event.unsent)  # type: ignore[arg-type]
+            self.commands_unknown.update(event.unconfirmed + event.unsent)
         elif isinstance(event, Stopped):
             link = self.link
             self.later(100 * MS, lambda: self.restart(link))
