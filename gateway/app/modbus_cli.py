@@ -75,7 +75,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
     "map_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A configuration (file or directory), or a file with nothing but templates.",
+    help="A device map (its file or its name), a file of templates, or a configuration.",
 )
 @click.option("--config", type=click.Path(path_type=Path), metavar="DIR", help="As --map, of a gateway.")
 @click.option("--link", metavar="NAME", help="Only the devices of this link.")

@@ -162,6 +162,14 @@ def test_every_link_of_a_configuration_is_served_where_it_belongs(tmp_path: Path
     assert (done.returncode, done.stderr) == (78, "--link: found 'c', expected a or b\n")
 
 
+def test_a_map_by_its_name_and_by_its_file() -> None:
+    for source in ("eastron-sdm120", "translation_maps/modbus/eastron-sdm120.yaml"):
+        with simulator("--map", source, "--listen", "127.0.0.1:0") as running:
+            assert running.tell("set eastron-sdm120/voltage 231").startswith("eastron-sdm120/voltage = 231")
+    done = run("--map", "eastron-sdm63")
+    assert (done.returncode, "did you mean 'eastron-sdm630'" in done.stderr) == (78, True)
+
+
 def test_it_ends_by_itself_by_a_signal_and_by_a_word() -> None:
     done = run("--map", DEMO, "--listen", "127.0.0.1:0", "--for", "300ms")
     assert done.returncode == 0

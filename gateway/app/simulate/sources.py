@@ -7,38 +7,66 @@ from pathlib import Path
 from typing import Final
 
 from gateway.app.kinds import kinds
-from gateway.config.faults import Collector
-from gateway.config.files import MAIN_FILE, main_file, read_files
+from gateway.config.files import MAIN_FILE, main_file
 from gateway.config.load import load
+from gateway.config.maps import OWN_DIRECTORY
+from gateway.config.reader import read
 from gateway.config.scalars import choice
 from gateway.config.site import DeviceSpec, LinkSpec, Site
 from gateway.config.tree import Mapping
+from gateway.config.values import is_name
 from gateway.core.errors import ConfigError
 
 _UNIT_FIRST: Final = 1
 _UNITS_MAX: Final = 247
 
 
-def load_map(path: Path) -> Site:
-    """A configuration as it is; of a file with templates only, each is a device: units 1, 2, 3 …
+def load_map(source: Path) -> Site:
+    """A configuration as it is; of a device map, or of templates alone, devices with units 1, 2, 3 …
 
-    Raises `ConfigError` with every fault of it.
+    `source`: a file or directory, or the name of a map that comes with the gateway. Raises `ConfigError` with
+    every fault of it.
     """
-    file = main_file(path)
-    faults = Collector()
-    root = read_files(file, faults)
-    templates = root.items.get("templates")
-    if root.items.get("devices") is not None or not isinstance(templates, Mapping):
-        return load(path, kinds())
-    names = [str(name) for name in templates.items][:_UNITS_MAX]
+    if not source.exists():
+        if is_name(str(source)):
+            return _of_templates([str(source)])
+        raise ConfigError(f"{source}: found no such file, expected a configuration, a device map or its name")
+    file = main_file(source)
+    keys, templates = _outline(file)
+    if "template" in keys and "map" in keys:
+        return _of_templates([file.stem], own_map=file)
+    if templates and "devices" not in keys:
+        return _of_templates(templates[:_UNITS_MAX], include=file)
+    return load(source, kinds())
+
+
+def _outline(file: Path) -> tuple[set[str], list[str]]:
+    """The sections of a file and the names of its templates; nothing where it cannot be read."""
+    try:
+        node, _faults = read(file.read_bytes(), str(file))
+    except OSError:
+        return set(), []
+    if not isinstance(node, Mapping):
+        return set(), []
+    templates = node.items.get("templates")
+    names = [str(name) for name in templates.items] if isinstance(templates, Mapping) else []
+    return {str(key) for key in node.items}, names
+
+
+def _of_templates(names: list[str], *, own_map: Path | None = None, include: Path | None = None) -> Site:
+    """A site with a device for each template."""
     lines = ["version: 1", "gateway: {name: simulator}"]
-    lines += [f"include: [{_quoted(str(file.resolve()))}]"]
+    if include is not None:
+        lines.append(f"include: [{_quoted(str(include.resolve()))}]")
     lines += ["links: {simulated: {driver: modbus, host: 127.0.0.1}}", "devices:"]
     lines += [
         f"  {_quoted(name)}: {{link: simulated, unit: {unit}, use: {_quoted(name)}}}"
         for unit, name in enumerate(names, _UNIT_FIRST)
     ]
     with tempfile.TemporaryDirectory(prefix="gateway-simulate-") as folder:
+        if own_map is not None:
+            Path(folder, OWN_DIRECTORY).mkdir()
+            Path(folder, OWN_DIRECTORY, own_map.name).symlink_to(own_map.resolve())
         made = Path(folder, MAIN_FILE)
         made.write_text("\n".join(lines) + "\n")
         return load(made, kinds())
