@@ -141,7 +141,11 @@ def test_pymodbus_reads_and_writes_on_every_transport(transport: str, map_file: 
             found = await client.read_device_information(device_id=1)
             assert found.information[1] == b"simulator"
         finally:
+            if client.ctx.transport is not None:
+                client.ctx.transport.abort()  # `close` alone leaves it to a loop that ends
             client.close()
+            for _ in range(3):  # turns of the loop until the socket is closed
+                await asyncio.sleep(0)
 
     with simulator("--map", map_file, "--transport", transport, *more) as running:
         asyncio.run(talk(running.addresses[0]))
