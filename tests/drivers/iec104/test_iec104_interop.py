@@ -43,6 +43,10 @@ KINDS: dict[TypeId, str] = {
     T.M_DP_TB_1: "DP", T.M_ST_TB_1: "ST", T.M_BO_TB_1: "BO", T.M_ME_TD_1: "ME_A", T.M_ME_TE_1: "ME_B",
     T.M_ME_TF_1: "ME_C", T.M_IT_TB_1: "IT", T.M_EP_TD_1: "EP_D", T.M_EP_TE_1: "EP_E", T.M_EP_TF_1: "EP_F",
 }  # fmt: skip
+NAMED: dict[TypeId, dict[str, int]] = {  # fields whose octets have the same format
+    T.M_ST_NA_1: {"vti": 0xFB, "qds": BAD}, T.M_PS_NA_1: {"status": 0x8001, "changes": 8, "qds": BAD},
+    T.M_EP_TE_1: {"spe": 5, "qdp": BAD, "elapsed": 322}, T.M_EP_TF_1: {"oci": 8, "qdp": BAD, "elapsed": 323},
+}  # fmt: skip
 COMMANDS: dict[TypeId, tuple[Any, ...]] = {
     T.C_SC_NA_1: (elements.command(1, pulse=1),), T.C_DC_NA_1: (elements.command(2),),
     T.C_RC_NA_1: (elements.command(2, pulse=2),), T.C_SE_NA_1: (16384, 3), T.C_SE_NB_1: (-99, 0),
@@ -208,6 +212,9 @@ def test_spontaneous_values_of_c104_arrive_once_and_in_order(acknowledgement: Ac
             assert received(pump, cause=Cause.SPONTANEOUS) == [
                 held(kind, Cause.SPONTANEOUS, FROM_C104) for kind in KINDS
             ]
+            for type_id, names in NAMED.items():
+                (asdu,) = received(pump, type_id=type_id)
+                assert {name: asdu.column(name)[0] for name in names} == names
             pump.heard.clear()
             for start in range(0, SPONTANEOUS, 100):  # its own queue drops in silence when it is full
                 peer.order("count 100")
