@@ -12,9 +12,9 @@ from tests.drivers.modbus.simulated import SimulatedPlc
 
 TAGS = """
     tags:
-      a: {at: "hr:0", type: uint16}
-      b: {at: "hr:1", type: float32, order: CDAB}
-      c: {at: "hr:20", type: int32}
+      a: {at: "hr:0", type: uint32}
+      b: {at: "hr:20", type: float32, order: CDAB}
+      c: {at: "hr:60", type: int32}
       d: {at: "ir:0", type: uint16}
       e: {at: "co:0"}
       sp: {at: "hr:40", type: uint16, write: {min: 0, max: 500, verify: readback, within: 2s}}
@@ -39,7 +39,7 @@ CASES = [
 def site(transport: str) -> str:
     patience = "timeout: 300ms, attempts: 2, reconnect: {max: 2s}"
     link = f"{{driver: modbus, transport: {transport}, host: 10.0.0.5, {patience}}}"
-    one = "{link: plc, unit: %d, demote: {retry: 1s}, use: t}"
+    one = "{link: plc, unit: %d, demote: {after: 20, retry: 1s}, use: t}"
     return (
         f"links: {{plc: {link}}}\ntemplates:\n  t:{TAGS.replace(chr(10), chr(10) + '  ')}\n"
         f"devices:\n  p: {one % 1}\n  q: {one % 2}\n"
