@@ -110,9 +110,12 @@ def simulate_modbus(map_file: Path | None, config: Path | None, **options: Any) 
     """Serve every device of a map, with values that move; writes take effect.
 
     \b
-    Prints `listening on …` for each link once clients can come. While it runs it takes lines:
-      fault unit=3,kind=drop,probability=0.1    inject a fault       clear 1    take it away
-      set pump-07/speed 12.5                    hold a value         release pump-07/speed
+    Prints `listening on …` for each link once clients can come.
+    While it runs it takes lines:
+      fault unit=3,kind=drop,probability=0.1    inject a fault
+      clear 1                                   take it away
+      set pump-07/speed 12.5                    hold a value
+      release pump-07/speed                     let it move again
     """
     from gateway.app.simulate.command import run_modbus
 
