@@ -69,7 +69,7 @@ def _list_faults(context: click.Context, _parameter: click.Parameter, is_asked: 
         context.exit()
 
 
-@simulate.command("modbus")
+@simulate.command("modbus", short_help="Serve the devices of a map, with values that move.")
 @click.option(
     "--map",
     "map_file",
@@ -204,7 +204,7 @@ def scan() -> None:
     """Look at a wire: what is there, without writing anything."""
 
 
-@scan.command("modbus")
+@scan.command("modbus", short_help="Find units that answer and what of them can be read.")
 @click.argument("arguments", metavar="[DIR LINK]", nargs=-1)
 @_on_wire
 @click.option("--units", metavar="RANGES", help="Which units to ask, such as 1-32,100. Default: 1-247.")
