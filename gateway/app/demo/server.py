@@ -83,10 +83,13 @@ async def run(*, port: int, seed: int | None) -> None:
 def main(port: int, seed: int | None) -> None:
     """A simulated boiler, tank and power meter behind Modbus TCP, on loopback."""
     logging.getLogger("gateway").addHandler(logging.NullHandler())  # what matters is said here
+    failure = ""
     try:
         event_loop.run(run(port=port, seed=seed))
     except* LinkError as errors:
-        raise click.ClickException(f"{errors.exceptions[0]}; choose another --port") from None
+        failure = f"{errors.exceptions[0]}; choose another --port"
+    if failure:  # raised in there, it would come out in a group
+        raise click.ClickException(failure)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ class _Run:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._stop.set)
+        failure: GatewayError | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [await self._started(group, server) for server in self._servers]
@@ -109,7 +110,9 @@ class _Run:
                 for task in tasks:
                     task.cancel()
         except* GatewayError as errors:
-            raise _first(errors) from None
+            failure = _first(errors)
+        if failure is not None:  # raised in there, it would come out in a group
+            raise failure
         say(self._board.summary(self._faults, now_s=time.monotonic()))
         return 0
 
