@@ -414,7 +414,7 @@ def scaled(field: Field, raw: float, block: bytes) -> tuple[float | None, int]:
     if isinstance(scale, ScaleTable):
         if not 0 <= raw <= 20_000:
             return None, FAR_BEYOND
-        return (raw * 0.5 if raw < 100 else 50 + (raw - 100) * (1000 - 50) / (20_000 - 100)), 0
+        return (raw * 50.0 / 100 if raw < 100 else 50 + (raw - 100) * (1000 - 50) / (20_000 - 100)), 0
     if isinstance(scale, ScalePower):
         power = int.from_bytes(registers(field, block, scale.register, 1), "big", signed=True)
         if not -10 <= power <= 10:
