@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import socket
@@ -26,6 +25,7 @@ from drivers.modbus.wire.pdu import ExceptionCode, Table
 from drivers.modbus.wire.respond import Responder
 from drivers.modbus.wire.server import ServerSession, UnknownUnit
 from gateway.core.errors import RemoteProtocolError
+from tests.drivers.modbus.pymodbus_server import pymodbus_server
 from tests.peers import require
 
 pytestmark = pytest.mark.interop
@@ -39,38 +39,12 @@ UNIT = 17
 
 
 @contextmanager
-def pymodbus_server() -> Iterator[int]:
+def example_server() -> Iterator[int]:
     """Unit 17: 120 registers 0, 1, 2 … and 40 coils, every third one on. Yields the port."""
-    from pymodbus.server import ModbusTcpServer
-    from pymodbus.simulator import DataType as SimType
-    from pymodbus.simulator import SimData, SimDevice
-
-    ready = threading.Event()
-    state: dict[str, Any] = {}
-
-    async def serve() -> None:
-        coils = SimData(0, values=[n % 3 == 0 for n in range(40)], datatype=SimType.BITS)
-        inputs = SimData(0, values=[n % 2 == 0 for n in range(40)], datatype=SimType.BITS)
-        holding = SimData(0, values=list(range(120)), datatype=SimType.REGISTERS)
-        readings = SimData(0, values=[n * 100 for n in range(120)], datatype=SimType.REGISTERS)
-        device = SimDevice(id=UNIT, simdata=([coils], [inputs], [holding], [readings]))
-        server = ModbusTcpServer(device, address=(LOOPBACK, 0))
-        await server.listen()
-        state["port"] = server.transport.sockets[0].getsockname()[1]
-        state["stop"] = asyncio.Event()
-        state["loop"] = asyncio.get_running_loop()
-        ready.set()
-        await state["stop"].wait()
-        await server.shutdown()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    try:
-        assert ready.wait(PATIENCE_S)
-        yield state["port"]
-    finally:
-        state["loop"].call_soon_threadsafe(state["stop"].set)
-        thread.join(PATIENCE_S)
+    coils, inputs = [n % 3 == 0 for n in range(40)], [n % 2 == 0 for n in range(40)]
+    holding, readings = list(range(120)), [n * 100 for n in range(120)]
+    with pymodbus_server(unit=UNIT, bits=[coils, inputs], words=[holding, readings]) as port:
+        yield port
 
 
 class Pump:
@@ -105,7 +79,7 @@ class Pump:
 @pytest.fixture(scope="module")
 def pump() -> Iterator[Pump]:
     require("pymodbus")
-    with pymodbus_server() as port:
+    with example_server() as port:
         pump = Pump(port)
         yield pump
         pump.close()

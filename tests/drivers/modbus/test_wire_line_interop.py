@@ -5,7 +5,6 @@ Ports are pairs of pseudo-terminals: they have no baud rate and no parity, all e
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -31,6 +30,7 @@ from drivers.modbus.wire.line_server import LineServer
 from drivers.modbus.wire.line_server_session import LineServerSession
 from drivers.modbus.wire.pdu import Table
 from drivers.modbus.wire.respond import Responder
+from tests.drivers.modbus.pymodbus_server import serving
 from tests.drivers.modbus.test_wire_line_server import Registers
 from tests.peers import require
 
@@ -115,29 +115,6 @@ class Client:
         event = self.ask(pdu.read(table, start=start, count=count))
         assert isinstance(event, Answer), event
         return event.data
-
-
-@contextmanager
-def serving(start: Callable[[], Any]) -> Iterator[Any]:
-    """A pymodbus server in a thread; yields the server once it listens."""
-    ready, state = threading.Event(), dict[str, Any]()
-
-    async def serve() -> None:
-        server = start()
-        await server.listen()
-        state.update(server=server, stop=asyncio.Event(), loop=asyncio.get_running_loop())
-        ready.set()
-        await state["stop"].wait()
-        await server.shutdown()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    try:
-        assert ready.wait(PATIENCE_S)
-        yield state["server"]
-    finally:
-        state["loop"].call_soon_threadsafe(state["stop"].set)
-        thread.join(PATIENCE_S)
 
 
 def pymodbus_device() -> Any:
